@@ -1,0 +1,121 @@
+"""The records that travel through one training step.
+
+Shapes: ``N`` images, ``C`` classes, ``H x W`` the crop, ``h x w`` the resolution of a head. Records are never edited in
+place; a stage returns a new one.
+"""
+from dataclasses import dataclass, field, fields, replace
+from typing import Callable, List, Optional, Sequence
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class SemiBatch:
+    """What the data preprocessor hands to the segmentor.
+
+    Attributes:
+        labeled (Tensor): Labeled images, [N_l, 3, H, W] float, RGB in [0, 1], not yet normalized.
+        weak (Tensor): Weak views of the unlabeled images, [N_u, 3, H, W], the same format.
+        valid (Tensor): [N_u, H, W] bool, false where ``weak`` is padding.
+    """
+    labeled: Tensor
+    weak: Tensor
+    valid: Tensor
+
+
+@dataclass(frozen=True)
+class Target:
+    """A pseudo-label. Never ground truth.
+
+    Attributes:
+        label (Tensor): [N, H, W] int64 in 0..C-1.
+        weight (Tensor): [N, H, W] float32 in [0, 1]; 0 on padding and on rejected pixels.
+        confidence (Tensor): [N, H, W] float32 in [0, 1], the labeler's score of ``label``.
+        valid (Tensor): [N, H, W] bool, false on padding.
+    """
+    label: Tensor
+    weight: Tensor
+    confidence: Tensor
+    valid: Tensor
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> 'Target':
+        """Applies one function to every map, so that they can never drift apart."""
+        return Target(**{f.name: function(getattr(self, f.name)) for f in fields(self)})
+
+
+@dataclass(frozen=True)
+class View:
+    """Images together with what the student should say about them.
+
+    Attributes:
+        images (Tensor): [N, 3, H, W] float, RGB in [0, 1], not yet normalized.
+        target (Target): The pseudo-label of the same pixels.
+    """
+    images: Tensor
+    target: Target
+
+    def mix(self, mask: Tensor, partner: Tensor) -> 'View':
+        """Takes the pixels under a mask from other images of the batch.
+
+        Args:
+            mask (Tensor): [N, H, W] bool, true where the partner shows.
+            partner (Tensor): [N] int64, image i receives from image ``partner[i]``.
+
+        Returns:
+            View: A new view; images and every map of the target moved alike.
+        """
+        def take(x: Tensor) -> Tensor:
+            where = mask[:, None] if x.dim() == 4 else mask
+            return torch.where(where, x[partner], x)
+
+        return View(take(self.images), self.target.map(take))
+
+    def with_images(self, images: Tensor) -> 'View':
+        """The same target under other pixels (photometric augments)."""
+        return replace(self, images=images)
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a network says about a batch of images.
+
+    Attributes:
+        logits (Tensor): [N, C, h, w], as the decode head returns them.
+        tap (Tensor, optional): [N, D, h', w'], the feature a :class:`FeatureTap` caught.
+        aux_logits (tuple[Tensor]): One [N, C, ., .] per auxiliary head; empty without.
+    """
+    logits: Tensor
+    tap: Optional[Tensor] = None
+    aux_logits: Sequence[Tensor] = ()
+
+    def split(self, sizes: Sequence[int]) -> List['Output']:
+        """Cuts a joint forward back into its groups of ``sizes`` images."""
+        logits = self.logits.split(sizes)
+        taps = self.tap.split(sizes) if self.tap is not None else [None] * len(sizes)
+        aux = [a.split(sizes) for a in self.aux_logits]
+        return [Output(logits[i], taps[i], tuple(a[i] for a in aux)) for i in range(len(sizes))]
+
+
+@dataclass
+class Step:
+    """Everything one training step knows, by name.
+
+    Attributes:
+        batch (SemiBatch): The images.
+        labels (Tensor): Ground truth of the labeled images, [N_l, H, W] int64, 255 = ignore.
+        generator (torch.Generator): CPU generator seeded by (seed, rank, iteration); every draw of the step uses it.
+        out_labeled (Output): Student on ``batch.labeled``.
+        out_teacher (Output): Teacher on ``batch.weak``.
+        target (Target): Pseudo-label of ``batch.weak``.
+        mixed (list[View]): One strong view per branch.
+        out_mixed (list[Output]): Student on each strong view.
+    """
+    batch: SemiBatch
+    labels: Tensor
+    generator: torch.Generator
+    out_labeled: Optional[Output] = None
+    out_teacher: Optional[Output] = None
+    target: Optional[Target] = None
+    mixed: List[View] = field(default_factory=list)
+    out_mixed: List[Output] = field(default_factory=list)
