@@ -1,0 +1,85 @@
+"""Losses of pseudo-labels: a weighted sum over pixels, and what it is divided by."""
+import torch
+from mmseg.models.utils import resize
+from torch import Tensor, nn
+
+from mmseg_semi.registry import MODELS
+from mmseg_semi.structures import Target
+
+from .valid_cross_entropy import pixel_cross_entropy
+
+NORMS = ('valid', 'kept', 'u2pl')
+
+
+def weighted_pixel_loss(loss: Tensor, weight: Tensor, valid: Tensor, norm: str = 'valid') -> Tensor:
+    """``sum(weight * loss) / D`` over the pixels of this rank.
+
+    With V valid pixels and K kept ones (valid and weight > 0), the divisor D is
+
+    - ``'valid'``: V, so that the loss fades when few pseudo-labels are trusted (FixMatch, UniMatch, AugSeg);
+    - ``'kept'``: K, the mean over trusted pixels (for weights of 0 and 1);
+    - ``'u2pl'``: K^2 / V, the mean over trusted pixels times V / K (U2PL ``compute_unsupervised_loss``).
+
+    Args:
+        loss (Tensor): [N, H, W] float.
+        weight (Tensor): [N, H, W] float in [0, 1], 0 for rejected pixels.
+        valid (Tensor): [N, H, W] bool, false on padding.
+        norm (str): ``'valid'``, ``'kept'`` or ``'u2pl'``.
+
+    Returns:
+        Tensor: Scalar; exactly 0 and connected to the graph when nothing is kept.
+
+    Raises:
+        ValueError: If ``norm`` is unknown.
+    """
+    weight = weight * valid
+    total = (loss * weight).sum()
+    if norm == 'valid':
+        return total / valid.sum().clamp(min=1)
+    kept = (weight > 0).sum().clamp(min=1)
+    if norm == 'kept':
+        return total / kept
+    if norm == 'u2pl':
+        return total / kept * (valid.sum() / kept)
+    raise ValueError(f'norm must be one of {NORMS}, got {norm!r}')
+
+
+@MODELS.register_module()
+class PseudoLabelCrossEntropy(nn.Module):
+    """Weighted cross-entropy of the student against a pseudo-label, in float32 at the resolution of the label.
+
+    Args:
+        norm (str): Divisor, see :func:`weighted_pixel_loss`: ``'valid'`` (all pixels but padding), ``'kept'`` (pixels
+            of non-zero weight) or ``'u2pl'`` (kept^2 / valid).
+        loss_weight (float): Factor of the loss, at least 0.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+    """
+
+    def __init__(self, norm: str = 'valid', loss_weight: float = 1.0) -> None:
+        super().__init__()
+        if norm not in NORMS:
+            raise ValueError(f'norm must be one of {NORMS}, got {norm!r}')
+        if loss_weight < 0:
+            raise ValueError(f'loss_weight must be at least 0, got {loss_weight}')
+        self.norm = norm
+        self.loss_weight = loss_weight
+
+    def forward(self, logits: Tensor, target: Target, align_corners: bool) -> Tensor:
+        """Computes the loss.
+
+        Args:
+            logits (Tensor): [N, C, h, w] of the student, any float precision.
+            target (Target): Maps of [N, H, W]. The label may be 255 where there is none; such pixels have no loss.
+            align_corners (bool): Of the bilinear resize of the logits; take the decode head's.
+
+        Returns:
+            Tensor: Scalar float32.
+        """
+        # In float32 before the resize: its rounding in half precision would reach the loss.
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        if logits.shape[2:] != target.label.shape[1:]:
+            logits = resize(logits, target.label.shape[1:], mode='bilinear', align_corners=align_corners, warning=False)
+        loss = pixel_cross_entropy(logits, target.label)
+        return self.loss_weight * weighted_pixel_loss(loss, target.weight, target.valid, self.norm)
