@@ -1,0 +1,85 @@
+"""Transforms that mmseg lacks: a mask check and a scale relative to the image's own size."""
+from typing import Optional, Sequence
+
+import numpy as np
+from mmcv.transforms import BaseTransform, Resize
+
+from mmseg_semi.registry import TRANSFORMS
+
+
+@TRANSFORMS.register_module()
+class CheckSegMap(BaseTransform):
+    """Refuses a mask that does not fit its image or the classes; put it right after ``LoadAnnotations``.
+
+    Without it a wrong label ends in a device-side assert that names no file. ``LoadAnnotations`` has cut labels to
+    8 bits before: 16-bit masks are judged by their low byte.
+
+    Args:
+        num_classes (int): ``C``; labels 0..C-1 are allowed.
+        ignore_index (int): The one other label that is. Defaults to 255.
+
+    Raises:
+        ValueError: If a mask has another size than its image, is not 2-D or holds another label; names the files.
+    """
+
+    def __init__(self, num_classes: int, ignore_index: int = 255) -> None:
+        if num_classes < 1:
+            raise ValueError(f'num_classes must be positive, got {num_classes}')
+        self.num_classes = num_classes
+        self.ignore_index = ignore_index
+
+    def transform(self, results: dict) -> Optional[dict]:
+        """Checks ``gt_seg_map``, uint8 [H, W], and changes nothing."""
+        seg_map, path = results['gt_seg_map'], results['seg_map_path']
+        if seg_map.shape != tuple(results['img_shape'][:2]):
+            raise ValueError(f"mask {path} is {seg_map.shape}, its image {results['img_path']} is "
+                             f"{tuple(results['img_shape'][:2])} (height, width)")
+        present = np.flatnonzero(np.bincount(seg_map.ravel()))
+        wrong = present[(present >= self.num_classes) & (present != self.ignore_index)]
+        if len(wrong):
+            raise ValueError(f'mask {path} holds labels {wrong.tolist()}; expected 0..{self.num_classes - 1} or '
+                             f'{self.ignore_index} (ignore)')
+        return results
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}(num_classes={self.num_classes}, ignore_index={self.ignore_index})'
+
+
+@TRANSFORMS.register_module()
+class RandomScale(BaseTransform):
+    """Resizes an image by a random factor of its own size, the aspect ratio kept.
+
+    Image bilinear, mask nearest, by mmcv's ``Resize``. mmseg's ``RandomResize`` needs one base size for all images.
+
+    Args:
+        ratio_range (Sequence[float]): ``(lo, hi)``, positive. Defaults to (0.5, 2.0).
+        law (str): ``'uniform'`` on [lo, hi], or ``'halves'`` as in U2PL and PCR: uniform on [lo, 1] with probability
+            1/2, else uniform on [1, hi]. Defaults to 'uniform'.
+
+    Raises:
+        ValueError: If the range is not ``0 < lo <= hi``, ``law`` is unknown, or 'halves' has no 1 in its range.
+    """
+
+    def __init__(self, ratio_range: Sequence[float] = (0.5, 2.0), law: str = 'uniform') -> None:
+        low, high = ratio_range
+        if not 0 < low <= high:
+            raise ValueError(f'ratio_range must be 0 < lo <= hi, got {tuple(ratio_range)}')
+        if law not in ('uniform', 'halves'):
+            raise ValueError(f"law must be 'uniform' or 'halves', got {law!r}")
+        if law == 'halves' and not low <= 1 <= high:
+            raise ValueError(f"law='halves' needs lo <= 1 <= hi, got ratio_range {tuple(ratio_range)}")
+        self.ratio_range = (low, high)
+        self.law = law
+
+    def _factor(self) -> float:
+        low, high = self.ratio_range
+        if self.law == 'halves':
+            low, high = (low, 1) if np.random.random() < 0.5 else (1, high)
+        return np.random.uniform(low, high)
+
+    def transform(self, results: dict) -> Optional[dict]:
+        """Draws one factor and resizes ``img`` and, where there is one, ``gt_seg_map``."""
+        return Resize(scale_factor=float(self._factor()))(results)
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}(ratio_range={self.ratio_range}, law={self.law!r})'

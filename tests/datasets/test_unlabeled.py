@@ -1,0 +1,214 @@
+import os
+import os.path as osp
+
+import mmcv
+import numpy as np
+import pytest
+import torch
+from mmengine.dataset import ConcatDataset
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
+from mmseg.datasets import BaseSegDataset, PascalVOCDataset
+from mmseg.registry import DATASETS
+
+from mmseg_semi.datasets import CamVidDataset, SemiDataset, UnlabeledDataset
+
+LABELED_PIPELINE = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations'),
+    dict(type='CheckSegMap', num_classes=11),
+    dict(type='RandomScale', ratio_range=(0.5, 2.0)),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='RandomCrop', crop_size=(24, 24)),
+    dict(type='PackSegInputs'),
+]
+UNLABELED_PIPELINE = [t for t in LABELED_PIPELINE if t['type'] not in ('LoadAnnotations', 'CheckSegMap')]
+
+
+@pytest.fixture(autouse=True)
+def scope():
+    init_default_scope('mmseg')
+
+
+def touch(root, *names):
+    for name in names:
+        path = osp.join(root, name)
+        os.makedirs(osp.dirname(path), exist_ok=True)
+        open(path, 'w').close()
+
+
+def write_list(path, *lines):
+    path.write_text('\n'.join(lines) + '\n')
+    return str(path)
+
+
+def names(dataset):
+    folder = dataset.data_prefix['img_path']
+    return [osp.relpath(dataset.get_data_info(i)['img_path'], folder) for i in range(len(dataset))]
+
+
+def images(tmp_path, number=6, size=(30, 40)):
+    rng = np.random.default_rng(0)
+    for i in range(number):
+        mmcv.imwrite(rng.integers(0, 256, size + (3, ), dtype=np.uint8), str(tmp_path / f'img/{i}.png'))
+        mmcv.imwrite(rng.integers(0, 11, size, dtype=np.uint8), str(tmp_path / f'ann/{i}.png'))
+
+
+def test_folder_at_every_depth(tmp_path):
+    touch(tmp_path, 'b.jpg', 'a.PNG', 'x/c.JPeG', 'x/y/d.tif', 'x/y/notes.txt', '.hidden.jpg', '.thumbs/e.jpg', 'jpg')
+    dataset = UnlabeledDataset(data_prefix=dict(img_path=str(tmp_path)))
+    assert names(dataset) == ['a.PNG', 'b.jpg', 'x/c.JPeG', 'x/y/d.tif']
+    dataset = UnlabeledDataset(data_root=str(tmp_path), data_prefix=dict(img_path='x'), img_suffix=['.TIF'])
+    assert names(dataset) == ['y/d.tif']
+
+
+def test_masks_are_dropped(tmp_path):
+    touch(tmp_path, 'img/a.png', 'ann/a.png')
+    dataset = UnlabeledDataset(data_root=str(tmp_path), data_prefix=dict(img_path='img', seg_map_path='ann'))
+    info = dataset.get_data_info(0)
+    assert info['img_path'] == str(tmp_path / 'img/a.png')
+    assert 'seg_map_path' not in info
+
+
+def test_list(tmp_path):
+    ids = write_list(tmp_path / 'ids.txt', '2007_1.5', '', 'sub/b', 'c.PNG', '  d  ')
+    dataset = UnlabeledDataset(ids, data_prefix=dict(img_path='/imgs'), img_suffix='.jpg')
+    assert names(dataset) == ['2007_1.5.jpg', 'sub/b.jpg', 'c.PNG', 'd.jpg']
+    with pytest.raises(ValueError, match="'2007_1.5' has no image suffix"):
+        UnlabeledDataset(ids, data_prefix=dict(img_path='/imgs'))
+    city = write_list(tmp_path / 'city.txt', 'aachen/a_1', 'aachen/a_2_leftImg8bit.png')
+    dataset = UnlabeledDataset('city.txt', '_leftImg8bit.png', data_root=str(tmp_path), data_prefix=dict(img_path='i'))
+    assert osp.samefile(city, dataset.ann_file)
+    assert names(dataset) == ['aachen/a_1_leftImg8bit.png', 'aachen/a_2_leftImg8bit.png']
+
+
+def test_exclude(tmp_path):
+    touch(tmp_path, *(f'i/{n}' for n in ('a.jpg', 'b.jpg', 'x/a.jpg', 'x/c.png', 'y/c.png', 'y/d.png')))
+    write_list(tmp_path / 'one.txt', 'a', 'x/c')
+    write_list(tmp_path / 'two.txt', 'y/d.png', 'nothing')
+    cfg = dict(data_root=str(tmp_path), data_prefix=dict(img_path='i'))
+    assert names(UnlabeledDataset(exclude='one.txt', **cfg)) == ['b.jpg', 'y/c.png', 'y/d.png']
+    assert names(UnlabeledDataset(exclude=['one.txt', str(tmp_path / 'two.txt')], **cfg)) == ['b.jpg', 'y/c.png']
+    ids = write_list(tmp_path / 'ids.txt', 'b_leftImg8bit.png', 'c_leftImg8bit.png')
+    write_list(tmp_path / 'three.txt', 'c')
+    assert names(UnlabeledDataset(ids, '_leftImg8bit.png', 'three.txt', **cfg)) == ['b_leftImg8bit.png']
+    with pytest.raises(FileNotFoundError, match='four.txt'):
+        UnlabeledDataset(exclude='four.txt', **cfg)
+    write_list(tmp_path / 'all.txt', 'a', 'b', 'c', 'd')
+    with pytest.raises(ValueError, match='6 of them left out'):
+        UnlabeledDataset(exclude='all.txt', **cfg)
+
+
+def test_nothing_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match='no/such/folder'):
+        UnlabeledDataset(data_prefix=dict(img_path='no/such/folder'))
+    with pytest.raises(FileNotFoundError, match='no_list.txt'):
+        UnlabeledDataset('no_list.txt', data_prefix=dict(img_path=str(tmp_path)))
+    with pytest.raises(ValueError, match=f'no unlabeled image in folder {tmp_path}'):
+        UnlabeledDataset(data_prefix=dict(img_path=str(tmp_path)))
+    with pytest.raises(ValueError, match='no unlabeled image in list .*empty.txt'):
+        UnlabeledDataset(write_list(tmp_path / 'empty.txt'), data_prefix=dict(img_path=str(tmp_path)))
+
+
+def test_annotations_in_the_pipeline(tmp_path):
+    touch(tmp_path, 'a.png')
+    with pytest.raises(ValueError, match='remove LoadAnnotations'):
+        UnlabeledDataset(data_prefix=dict(img_path=str(tmp_path)), pipeline=LABELED_PIPELINE)
+
+
+def camvid_like(tmp_path, **kwargs):
+    return dict(type='CamVidDataset', data_root=str(tmp_path), img_suffix='.png', pipeline=LABELED_PIPELINE,
+                data_prefix=dict(img_path='img', seg_map_path='ann'), **kwargs)
+
+
+def unlabeled(tmp_path, **kwargs):
+    return dict(type='UnlabeledDataset', data_root=str(tmp_path), data_prefix=dict(img_path='img'),
+                pipeline=UNLABELED_PIPELINE, **kwargs)
+
+
+@pytest.mark.parametrize('workers', [0, 1])
+def test_batches_of_a_semi_dataset(tmp_path, workers):
+    images(tmp_path)
+    loader = Runner.build_dataloader(dict(
+        batch_size=5, num_workers=workers,
+        dataset=dict(type='SemiDataset', labeled=camvid_like(tmp_path, indices=2), unlabeled=unlabeled(tmp_path)),
+        sampler=dict(type='LabeledUnlabeledSampler', counts=(2, 3)),
+        collate_fn=dict(type='semi_collate')), seed=0)
+    assert loader.dataset.metainfo['classes'] == CamVidDataset.METAINFO['classes']
+    batch = next(iter(loader))
+    assert [len(batch[k]['inputs']) for k in ('labeled', 'unlabeled')] == [2, 3]
+    for name, group in batch.items():
+        for image, data_sample in zip(group['inputs'], group['data_samples'], strict=True):
+            assert (image.dtype, image.shape[0]) == (torch.uint8, 3)
+            assert max(image.shape[1:]) <= 24
+            assert tuple(image.shape[1:]) == tuple(data_sample.img_shape)
+            assert ('gt_sem_seg' in data_sample) == (name == 'labeled')
+            if name == 'labeled':
+                assert data_sample.gt_sem_seg.data.shape[1:] == image.shape[1:]
+
+
+def test_semi_dataset_with_a_subset_of_classes_and_stock_parts(tmp_path):
+    images(tmp_path)
+    labeled = camvid_like(tmp_path, metainfo=dict(classes=('Road', 'Car')), reduce_zero_label=True)
+    dataset = SemiDataset(labeled, unlabeled(tmp_path))
+    assert dataset.metainfo['classes'] == ('Road', 'Car')
+    assert dataset.metainfo['label_map'][3] == 0
+    stock = BaseSegDataset(data_root=str(tmp_path), data_prefix=dict(img_path='img'), img_suffix='.png')
+    assert len(SemiDataset(labeled, stock)) == 12
+
+
+def test_semi_dataset_names_the_empty_set(tmp_path):
+    images(tmp_path)
+    touch(tmp_path, 'none.txt')
+    with pytest.raises(ValueError, match='the labeled set .*none.txt'):
+        SemiDataset(camvid_like(tmp_path, ann_file='none.txt'), unlabeled(tmp_path))
+    with pytest.raises(ValueError, match='the unlabeled set .*none.txt'):
+        SemiDataset(camvid_like(tmp_path), unlabeled(tmp_path, ann_file='none.txt', img_suffix='.png'))
+
+
+@pytest.mark.parametrize('workers', [0, 1])
+@pytest.mark.parametrize('backend', ['cv2', 'pillow'])
+@pytest.mark.parametrize('content', [b'', b'no image at all', 'cut'])
+def test_unreadable_files_are_named(tmp_path, backend, content, workers):
+    images(tmp_path)
+    pipeline = [dict(LABELED_PIPELINE[0], imdecode_backend=backend), *LABELED_PIPELINE[1:]]
+    dataset = SemiDataset(dict(camvid_like(tmp_path), pipeline=pipeline),
+                          dict(unlabeled(tmp_path), pipeline=[pipeline[0], *UNLABELED_PIPELINE[1:]]))
+
+    def load(index):
+        return next(iter(torch.utils.data.DataLoader(dataset, sampler=[index], num_workers=workers)))
+
+    for path, index in (('img/2.png', 2), ('img/4.png', 10), ('ann/3.png', 3)):
+        file = tmp_path / path
+        file.write_bytes(file.read_bytes()[:40] if content == 'cut' else content)
+        with pytest.raises((ValueError, AssertionError), match=path):
+            load(index)
+        file.unlink()
+        with pytest.raises(FileNotFoundError, match=path):
+            load(index)
+
+
+def test_plain_concatenation(tmp_path):
+    """Works with the labeled set's classes and palette written out, or with ``ignore_keys``."""
+    images(tmp_path)
+    parts = [camvid_like(tmp_path), unlabeled(tmp_path)]
+    ConcatDataset([parts[0], unlabeled(tmp_path, metainfo=CamVidDataset.METAINFO)])
+    ConcatDataset(parts, ignore_keys=['classes', 'palette', 'label_map', 'reduce_zero_label'])
+    with pytest.raises((ValueError, TypeError)):
+        ConcatDataset(parts)
+
+
+def test_voc(tmp_path):
+    images(tmp_path)
+    split = write_list(tmp_path / 'split.txt', '0', '1')
+    labeled = PascalVOCDataset(split, img_suffix='.png', data_root=str(tmp_path),
+                               data_prefix=dict(img_path='img', seg_map_path='ann'))
+    dataset = SemiDataset(labeled, unlabeled(tmp_path, exclude='split.txt'))
+    assert dataset.cumulative_sizes == [2, 6]
+    assert len(dataset.metainfo['classes']) == 21
+
+
+def test_camvid():
+    meta = CamVidDataset.METAINFO
+    assert len(meta['classes']) == len(meta['palette']) == len({tuple(c) for c in meta['palette']}) == 11
+    assert DATASETS.get('CamVidDataset') is CamVidDataset
