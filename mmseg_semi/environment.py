@@ -50,7 +50,8 @@ def installed() -> Installed:
                 found[name][distribution] = metadata.version(distribution)
             except metadata.PackageNotFoundError:
                 pass
-        if not found[name] and importlib.util.find_spec(name) is not None:
+        spec = importlib.util.find_spec(name)
+        if not found[name] and spec is not None and spec.origin is not None:  # no origin: a mere folder of that name
             found[name] = {'source tree': 'unknown'}
     return found
 
@@ -121,8 +122,9 @@ def check() -> None:
 def allow_own_checkpoints() -> None:
     """Lets ``torch.load`` read mmengine's checkpoints in its safe mode, the default since torch 2.6.
 
-    OpenMMLab's mmengine leaves this undone and so cannot resume from what it saved. Only the classes that its checkpoints
-    hold beside tensors are allowed: the log history and numpy's arrays and numbers. OneDL's mmengine does it on its own.
+    OpenMMLab's mmengine leaves this undone and so cannot resume from what it saved. Only the classes that its
+    checkpoints hold beside tensors are allowed: the log history and numpy's arrays and numbers. OneDL's mmengine does
+    it on its own.
     """
     if 'mmengine' not in installed()['mmengine'] or Version(_torch_version()) < Version('2.6'):
         return

@@ -1,0 +1,5 @@
+# All of it is done by tools/quickstart.sh, which also works without make. PYTHON=python3.12 chooses the interpreter.
+.PHONY: demo test test-openmmlab lint setup
+
+demo test test-openmmlab lint setup:
+	@bash tools/quickstart.sh $@

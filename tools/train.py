@@ -1,0 +1,67 @@
+"""Trains a model from a config; the same command line as mmseg's tools/train.py."""
+import argparse
+import os
+from pathlib import Path
+
+from mmengine.config import Config, DictAction
+from mmengine.runner import Runner
+from mmseg.registry import RUNNERS
+
+import mmseg_semi  # noqa: F401 (registers the parts that configs name)
+from mmseg_semi.engine.cpu import adapt
+
+
+def parse_args() -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(description='Train a segmentor, supervised or semi-supervised')
+    parser.add_argument('config', help='path of the config')
+    parser.add_argument('--work-dir', help='where log and checkpoints go (default: the config\'s, or work_dirs/NAME)')
+    parser.add_argument('--resume', action='store_true', help='resume from the latest checkpoint of the work dir')
+    parser.add_argument('--amp', action='store_true', help='train with automatic mixed precision')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+        help='settings that override the config: key=value, key=a,b or key="[(a,b),(c,d)]" (quoted, no spaces)')
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by the launcher')
+    args = parser.parse_args()
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    return args
+
+
+def load_config(args: argparse.Namespace) -> Config:
+    """Reads the config and applies the command line to it.
+
+    Raises:
+        FileNotFoundError: If there is no such config.
+        ValueError: If ``--amp`` meets an optimizer wrapper that it cannot replace.
+    """
+    cfg = Config.fromfile(args.config)
+    cfg.launcher = args.launcher
+    if args.cfg_options is not None:
+        cfg.merge_from_dict(args.cfg_options)
+    if args.work_dir is not None:
+        cfg.work_dir = args.work_dir
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = str(Path('work_dirs') / Path(args.config).stem)
+    if args.resume:
+        cfg.resume = True
+    if args.amp and cfg.optim_wrapper.type != 'AmpOptimWrapper':
+        if cfg.optim_wrapper.type != 'OptimWrapper':
+            raise ValueError("--amp needs optim_wrapper.type='OptimWrapper', "
+                             f'but the config has {cfg.optim_wrapper.type!r}')
+        cfg.optim_wrapper.type = 'AmpOptimWrapper'
+        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+    return cfg
+
+
+def main() -> None:
+    """Builds the runner and trains."""
+    args = parse_args()
+    cfg = load_config(args)
+    adapt(cfg, args.launcher)
+    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    runner.train()
+
+
+if __name__ == '__main__':
+    main()
