@@ -2,5 +2,6 @@
 from .base import BatchAugment
 from .classmix import ClassMix
 from .cutmix import CutMix, cutmix_box
+from .photometric import ColorJitter, GaussianBlur, RandomGrayscale
 
-__all__ = ['BatchAugment', 'ClassMix', 'CutMix', 'cutmix_box']
+__all__ = ['BatchAugment', 'ClassMix', 'ColorJitter', 'CutMix', 'GaussianBlur', 'RandomGrayscale', 'cutmix_box']
