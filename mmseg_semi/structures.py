@@ -4,7 +4,7 @@ Shapes: ``N`` images, ``C`` classes, ``H x W`` the crop, ``h x w`` the resolutio
 place; a stage returns a new one.
 """
 from dataclasses import dataclass, field, fields, replace
-from typing import Callable, List, Optional, Sequence
+from typing import Callable, List, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor
@@ -82,7 +82,8 @@ class Output:
 
     Attributes:
         logits (Tensor): [N, C, h, w], as the decode head returns them.
-        tap (Tensor, optional): [N, D, h', w'], the feature a :class:`FeatureTap` caught.
+        tap (Tensor, optional): The feature a :class:`FeatureTap` caught, [N, D, h', w'], or what its reader made of it
+            ([N, P, D] at P picked pixels).
         aux_logits (tuple[Tensor]): One [N, C, ., .] per auxiliary head; empty without.
     """
     logits: Tensor
@@ -110,6 +111,8 @@ class Step:
         target (Target): Pseudo-label of ``batch.weak``.
         mixed (list[View]): One strong view per branch.
         out_mixed (list[Output]): Student on each strong view.
+        points (tuple[Tensor, Tensor]): Rows and columns of the pixels at which ``Output.tap`` was read, [P] int64 each,
+            for methods that read it at picked pixels only.
     """
     batch: SemiBatch
     labels: Tensor
@@ -119,3 +122,4 @@ class Step:
     target: Optional[Target] = None
     mixed: List[View] = field(default_factory=list)
     out_mixed: List[Output] = field(default_factory=list)
+    points: Optional[Tuple[Tensor, Tensor]] = None

@@ -1,0 +1,3 @@
+from . import hooks, metrics, optim
+
+__all__ = ['hooks', 'metrics', 'optim']

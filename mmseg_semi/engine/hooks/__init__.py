@@ -1,0 +1,5 @@
+from .ema_teacher_hook import EMATeacherHook
+from .kept_share_hook import KeptShareHook
+from .prototype_init_hook import PrototypeInitHook
+
+__all__ = ['EMATeacherHook', 'KeptShareHook', 'PrototypeInitHook']

@@ -1,0 +1,107 @@
+"""Decides when and how strongly the teacher moves."""
+from typing import Optional
+
+from mmengine.dist import get_rank
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import IterBasedTrainLoop, Runner
+
+from mmseg_semi.datasets import LabeledUnlabeledSampler
+from mmseg_semi.models.ema import EMA, ema_decay
+from mmseg_semi.models.segmentors.semi_encoder_decoder import SemiEncoderDecoder
+from mmseg_semi.registry import HOOKS
+
+
+def unwrap(runner: Runner) -> SemiEncoderDecoder:
+    """The runner's segmentor, out of its DDP wrapper.
+
+    Raises:
+        TypeError: If it is not a :class:`SemiEncoderDecoder`.
+    """
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    if not isinstance(model, SemiEncoderDecoder):
+        raise TypeError(f'the semi-supervised hooks need a SemiEncoderDecoder, found {type(model).__name__}; '
+                        'set model.type in the config')
+    return model
+
+
+def check_feed(runner: Runner) -> None:
+    """Compares the settings of the feed that a config states twice.
+
+    Raises:
+        TypeError: If the sampler is not a :class:`LabeledUnlabeledSampler`.
+        ValueError: If its counts disagree with the batch size, or its length with the loop type.
+    """
+    loader, sampler = runner.train_dataloader, runner.train_dataloader.sampler
+    if not isinstance(sampler, LabeledUnlabeledSampler):
+        raise TypeError('train_dataloader.sampler must be a LabeledUnlabeledSampler, found '
+                        f'{type(sampler).__name__}')
+    if sum(sampler.counts) != loader.batch_size:
+        raise ValueError(f'train_dataloader.batch_size is {loader.batch_size}, but sampler.counts={sampler.counts} '
+                         f'sum to {sum(sampler.counts)}: change both together')
+    by_iter = isinstance(runner.train_loop, IterBasedTrainLoop)
+    if sampler.infinite != by_iter:
+        raise ValueError(f'train_cfg uses {type(runner.train_loop).__name__}, but sampler.infinite={sampler.infinite}: '
+                         'iteration loops need infinite=True, epoch loops infinite=False')
+
+
+@HOOKS.register_module()
+class EMATeacherHook(Hook):
+    """Moves the teacher after every optimizer step: ``teacher <- d teacher + (1 - d) student``.
+
+    ``d = min(1 - 1 / (s + 1), decay)`` with ``s`` the number of updates in the semi-supervised phase. Before that phase
+    d is 0, so the teacher is the student: it starts the phase as an exact copy, and a checkpoint or a validation in the
+    labeled-only phase shows the student. ``s`` is saved in the checkpoint; a checkpoint that brings a teacher of its
+    own keeps it.
+
+    Args:
+        decay (float): Upper bound of d, in [0, 1). Its memory is about ``1 / (1 - decay)`` steps: scale it with the
+            length of the run. Defaults to 0.99.
+        buffers (str): What happens to BN statistics: ``'average'`` as the weights, or ``'copy'`` the student's.
+            Defaults to ``'average'``.
+
+    Raises:
+        ValueError: If ``decay`` is outside [0, 1).
+    """
+
+    priority = 'NORMAL'
+    _KEY = 'ema_teacher'
+
+    def __init__(self, decay: float = 0.99, buffers: str = 'average') -> None:
+        if not 0 <= decay < 1:
+            raise ValueError(f'EMATeacherHook.decay must be in [0, 1), found {decay}')
+        self.decay, self.buffers = decay, buffers
+        self.updates = 0
+
+    def before_train(self, runner: Runner) -> None:
+        """Checks the feed and pairs the tensors, which are on their device by now."""
+        self.model = unwrap(runner)
+        check_feed(runner)
+        if self.model.start_iter >= runner.max_iters:
+            raise ValueError(f'model.start_iter={self.model.start_iter}, but training ends after {runner.max_iters} '
+                             'iterations: the teacher would never label')
+        self.ema = EMA(self.model.teacher, self.model, self.buffers)
+        runner.logger.info(f'Teacher: {"continues after %d updates" % self.updates if self.updates else "starts as a copy of the student"}.')
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Optional[dict] = None) -> None:
+        """Tells the model seed, rank and iteration, on which alone its draws depend."""
+        self.model.begin_iter(runner.iter, seed=runner.seed, rank=get_rank())
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Optional[dict] = None,
+                         outputs: Optional[dict] = None) -> None:
+        """Moves the teacher if the optimizer moved the student (it does not while gradients accumulate)."""
+        if not runner.optim_wrapper.should_update():
+            return
+        self.ema.update(ema_decay(self.updates, self.decay))
+        if self.model.unsup_active:
+            self.updates += 1
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Saves the number of updates."""
+        checkpoint[self._KEY] = {'updates': self.updates}
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Restores the number of updates; a teacher without one counts as settled."""
+        if any(key.startswith('teacher.') for key in checkpoint['state_dict']):
+            settled = round(1 / (1 - self.decay))
+            self.updates = checkpoint.get(self._KEY, {}).get('updates', settled)

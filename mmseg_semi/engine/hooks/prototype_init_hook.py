@@ -1,0 +1,130 @@
+"""Gives PCR its first prototypes."""
+import copy
+from pathlib import Path
+from typing import Iterator, Optional, Tuple
+
+import torch
+from mmengine.dist import all_gather_object, broadcast, get_dist_info
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from torch import Tensor
+
+from mmseg_semi.engine.hooks.ema_teacher_hook import unwrap
+from mmseg_semi.models.prototype_clustering import cluster, collect
+from mmseg_semi.models.segmentors.pcr import PCR
+from mmseg_semi.registry import DATASETS, HOOKS
+
+
+def labeled_samples(cfg, rank: int = 0, world_size: int = 1) -> Iterator[dict]:
+    """This rank's share of the labeled training images, through the validation pipeline (no random augmentation)."""
+    dataset_cfg = copy.deepcopy(cfg.train_dataloader.dataset)
+    dataset_cfg = dataset_cfg.datasets[0] if 'datasets' in dataset_cfg else dataset_cfg.labeled
+    dataset_cfg.pipeline = copy.deepcopy(cfg.val_dataloader.dataset.pipeline)
+    dataset = DATASETS.build(dataset_cfg)
+    for i in range(rank, len(dataset), world_size):
+        yield dataset[i]
+
+
+def cluster_labeled_pixels(model: PCR, cfg, seed: int) -> Tuple[Tensor, Tensor]:
+    """Runs the student over the labeled images and clusters its features on rank 0.
+
+    Args:
+        model (PCR): Unwrapped; left in the mode it came in.
+        cfg (Config): Of the run; names the labeled images and the validation pipeline.
+        seed (int): Of the pixel sample and of k-means.
+
+    Returns:
+        tuple[Tensor, Tensor]: Bank [C, K, D] and ``class_valid`` [C], on the CPU; of zeros on ranks other than 0.
+    """
+    rank, world_size = get_dist_info()
+    head = model.prototype_head
+    was_training = model.training
+
+    def network_inputs() -> Iterator[Tuple[Tensor, Tensor]]:
+        for sample in labeled_samples(cfg, rank, world_size):
+            batch = dict(inputs=[sample['inputs']], data_samples=[sample['data_samples']])
+            yield (model.data_preprocessor(batch, False)['inputs'], sample['data_samples'].gt_sem_seg.data.squeeze(0))
+
+    def feature_of(image: Tensor) -> Tensor:
+        model.decode_head(model.extract_feat(image))
+        return model.tap.pop()
+
+    model.eval()
+    generator = torch.Generator().manual_seed(seed + rank)
+    reservoir = collect(network_inputs(), feature_of, head.num_classes, model.align_corners, generator)
+    model.train(was_training)
+    bank = torch.zeros(head.bank.shape)
+    class_valid = torch.zeros(head.class_valid.shape, dtype=torch.bool)
+    parts: list = all_gather_object(reservoir)
+    if rank == 0:
+        for other in parts[1:]:
+            reservoir.merge(other)
+        bank, class_valid = cluster(reservoir, head.num_prototypes, head.channels, seed)
+    return bank, class_valid
+
+
+def load_prototypes(path: str) -> dict:
+    """Reads a file of ``tools/make_prototypes.py``.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it does not hold ``bank`` and ``class_valid``.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f'prototypes: no file {path}; make it with `python tools/make_prototypes.py CONFIG '
+                                f'CHECKPOINT --out {path}`')
+    content = torch.load(path, map_location='cpu', weights_only=True)
+    if not isinstance(content, dict) or not {'bank', 'class_valid'} <= content.keys():
+        raise ValueError(f'prototypes: {path} must hold a dict with bank and class_valid, found '
+                         f'{sorted(content) if isinstance(content, dict) else type(content).__name__}')
+    return content
+
+
+@HOOKS.register_module()
+class PrototypeInitHook(Hook):
+    """Initializes the prototypes of :class:`PCR` once; a resumed run keeps those of its checkpoint.
+
+    With ``file``, they are there from the first iteration (the published way). Without, the current student is run over
+    the labeled images when the semi-supervised phase starts, and its pixels are clustered; until then the prototype
+    losses are 0.
+
+    Args:
+        file (str, optional): A file of ``tools/make_prototypes.py``.
+    """
+
+    # After EMATeacherHook, which tells the model the iteration.
+    priority = 'BELOW_NORMAL'
+
+    def __init__(self, file: Optional[str] = None) -> None:
+        self.file = file
+        self.done = False
+
+    def before_train(self, runner: Runner) -> None:
+        """Loads the file, if there is one, before any step."""
+        model = unwrap(runner)
+        if not isinstance(model, PCR):
+            raise TypeError(f'PrototypeInitHook needs model.type="PCR", found {type(model).__name__}')
+        self.model, self.done = model, bool(model.prototype_head.initialized)
+        if self.file and not self.done:
+            content = load_prototypes(self.file)
+            self._set(runner, content['bank'], content['class_valid'], source=self.file)
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Optional[dict] = None) -> None:
+        """Clusters at the first semi-supervised iteration."""
+        if self.done or runner.iter < self.model.start_iter:
+            return
+        bank, class_valid = cluster_labeled_pixels(self.model, runner.cfg, runner.seed)
+        device = self.model.prototype_head.bank.device
+        bank, class_valid = bank.to(device), class_valid.to(device).to(torch.uint8)
+        broadcast(bank)
+        broadcast(class_valid)
+        self._set(runner, bank, class_valid.bool(), source='k-means on the labeled images')
+
+    def _set(self, runner: Runner, bank: Tensor, class_valid: Tensor, source: str) -> None:
+        self.model.prototype_head.set_bank(bank, class_valid)
+        self.done = True
+        classes = (runner.train_dataloader.dataset.metainfo or {}).get('classes') or range(len(class_valid))
+        missing = [str(name) for name, ok in zip(classes, class_valid.tolist()) if not ok]
+        note = f'; no labeled pixel of: {", ".join(missing)}' if missing else ''
+        runner.logger.info(f'Prototypes from {source}: {bank.shape[0]} classes x {bank.shape[1]} x {bank.shape[2]}'
+                           f'{note}.')

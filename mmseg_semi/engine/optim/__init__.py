@@ -1,0 +1,3 @@
+from .constructor import SemiOptimWrapperConstructor
+
+__all__ = ['SemiOptimWrapperConstructor']

@@ -1,0 +1,101 @@
+"""From collated samples to a :class:`SemiBatch` on the device."""
+from typing import List, Optional, Sequence, Union
+
+import torch
+from mmengine.model import BaseDataPreprocessor
+from torch import Tensor
+
+from mmseg_semi.registry import MODELS
+from mmseg_semi.structures import SemiBatch
+
+
+@MODELS.register_module()
+class SemiSegDataPreProcessor(BaseDataPreprocessor):
+    """Moves, stacks and pads the labeled and the unlabeled images of a batch; normalization comes last.
+
+    Images travel as uint8 and arrive as RGB in [0, 1], since the batch augments work on that range; the segmentor calls
+    :meth:`normalize` right before a network sees them. Padding is right and bottom and is recorded in ``SemiBatch.valid``. A batch without the keys ``labeled`` and ``unlabeled``
+    (validation, test, a plain training batch) goes through mmseg's own ``SegDataPreProcessor`` unchanged.
+
+    Args:
+        mean (Sequence[float]): Per channel, RGB order, in 0..255.
+        std (Sequence[float]): Per channel, RGB order, in 0..255, positive.
+        size (tuple[int, int], optional): (H, W) that training images are padded to, normally the crop.
+        size_divisor (int, optional): Pad training images to a multiple of this instead. Used only without ``size``.
+        pad_val (float): Value of padding after normalization. Defaults to 0, the mean color.
+        bgr_to_rgb (bool): Whether the loader delivers BGR, as mmcv's does. Defaults to True.
+        seg_pad_val (int): Label of padding in labeled images. 255 (ignored) is our choice; the original PCR code pads
+            with 0, so that padding trains background. Defaults to 255.
+        test_cfg (dict, optional): ``size`` or ``size_divisor`` for test-time padding, as in mmseg.
+
+    Raises:
+        ValueError: If ``mean`` and ``std`` differ in length or a ``std`` is not positive.
+    """
+
+    def __init__(self,
+                 mean: Sequence[float],
+                 std: Sequence[float],
+                 size: Optional[Sequence[int]] = None,
+                 size_divisor: Optional[int] = None,
+                 pad_val: float = 0,
+                 bgr_to_rgb: bool = True,
+                 seg_pad_val: int = 255,
+                 test_cfg: Optional[dict] = None) -> None:
+        super().__init__()
+        if len(mean) != len(std) or min(std) <= 0:
+            raise ValueError(f'data_preprocessor: mean and std must have one entry per channel, std positive; '
+                             f'found mean={list(mean)}, std={list(std)}')
+        shared = dict(
+            type='SegDataPreProcessor',
+            size=tuple(size) if size else None,
+            size_divisor=None if size else (size_divisor or 1),
+            bgr_to_rgb=bgr_to_rgb,
+            pad_val=pad_val,
+            seg_pad_val=seg_pad_val)
+        self.pad_val = pad_val
+        self.plain = MODELS.build(dict(shared, mean=list(mean), std=list(std), test_cfg=test_cfg))
+        self.unit = MODELS.build(dict(shared, mean=[0.] * len(mean), std=[255.] * len(mean)))
+        self.register_buffer('mean', torch.tensor(mean).view(-1, 1, 1) / 255, persistent=False)
+        self.register_buffer('std', torch.tensor(std).view(-1, 1, 1) / 255, persistent=False)
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """Normalizes RGB images in [0, 1], [N, 3, H, W], with ``mean`` and ``std``."""
+        return (images - self.mean) / self.std
+
+    def forward(self, data: dict, training: bool = False) -> Union[dict, list]:
+        """Processes one batch.
+
+        Args:
+            data (dict): ``{'labeled': group, 'unlabeled': group}`` from :func:`semi_collate`, or a plain mmseg batch;
+                a group is ``{'inputs': list of uint8 [3, H, W], 'data_samples': list}``.
+            training (bool): As in mmseg.
+
+        Returns:
+            dict: ``inputs`` (:class:`SemiBatch`, or [N, 3, H, W] of a plain batch) and ``data_samples`` (labeled).
+        """
+        if not (isinstance(data, dict) and 'unlabeled' in data):
+            return self.plain(data, training)
+        labeled, label_samples = self._group(data['labeled'])
+        weak, samples = self._group(data['unlabeled'])
+        self._fill(labeled, self._valid(label_samples, labeled))
+        valid = self._valid(samples, weak)
+        self._fill(weak, valid)
+        return dict(inputs=SemiBatch(labeled, weak, valid), data_samples=label_samples)
+
+    def _group(self, group: dict):
+        out = self.unit(group, True)
+        return out['inputs'], out['data_samples']
+
+    def _fill(self, images: Tensor, valid: Tensor) -> None:
+        # The stacked tensor is ours and nobody has seen it yet, so it may be filled in place.
+        images.copy_(torch.where(valid[:, None], images, self.mean + self.pad_val * self.std))
+
+    @staticmethod
+    def _valid(samples: List, images: Tensor) -> Tensor:
+        """[N, H, W] bool, true where ``stack_batch`` did not pad (right and bottom)."""
+        height, width = images.shape[-2:]
+        left_top = torch.tensor([[height - s.metainfo['padding_size'][3], width - s.metainfo['padding_size'][1]]
+                                 for s in samples], device=images.device)
+        rows = torch.arange(height, device=images.device) < left_top[:, :1]  # [N, H]
+        columns = torch.arange(width, device=images.device) < left_top[:, 1:]  # [N, W]
+        return rows[:, :, None] & columns[:, None, :]

@@ -1,0 +1,62 @@
+"""Reads a feature inside a decode head without rewriting the head."""
+from contextlib import contextmanager
+from typing import Callable, Iterator, Optional, Tuple
+
+from torch import Tensor, nn
+
+
+class FeatureTap:
+    """Catches the input of one module of a decode head during the head's forward.
+
+    Args:
+        head (nn.Module): The decode head.
+        path (str, optional): Module path inside the head; the *input* of that module is the feature. Defaults to the
+            head's own ``tap_path`` if it names one, else to ``conv_seg``, the classifier that every mmseg head ends in.
+
+    Attributes:
+        channels (int): Channels of the feature, read from the module's first convolution.
+
+    Raises:
+        ValueError: If the head has no such module, or it holds no convolution to read the channels from.
+    """
+
+    def __init__(self, head: nn.Module, path: Optional[str] = None) -> None:
+        path = path or getattr(head, 'tap_path', 'conv_seg')
+        modules = dict(head.named_modules())
+        if path not in modules:
+            raise ValueError(f'tap: {type(head).__name__} has no module {path!r}; '
+                             f'its direct children are {[name for name, _ in head.named_children()]}')
+        convs = [m for m in modules[path].modules() if isinstance(m, nn.Conv2d)]
+        if not convs:
+            raise ValueError(f'tap: module {path!r} of {type(head).__name__} holds no Conv2d')
+        self.channels = convs[0].in_channels
+        self._caught: Optional[Tensor] = None
+        self._reader: Optional[Callable[[Tensor], Tuple[Tensor, Tensor]]] = None
+        modules[path].register_forward_pre_hook(self._catch)
+
+    def _catch(self, module: nn.Module, inputs: tuple) -> Optional[tuple]:
+        if self._reader is None:
+            self._caught = inputs[0]
+            return None
+        feature, self._caught = self._reader(inputs[0])
+        return (feature, *inputs[1:])
+
+    @contextmanager
+    def reading(self, reader: Callable[[Tensor], Tuple[Tensor, Tensor]]) -> Iterator[None]:
+        """Within the block, catches ``reader(feature)[1]`` and lets ``reader(feature)[0]`` flow on in the head."""
+        self._reader = reader
+        try:
+            yield
+        finally:
+            self._reader = None
+
+    def pop(self) -> Tensor:
+        """Returns what the last forward caught and forgets it, so that no graph outlives its step.
+
+        Raises:
+            RuntimeError: If the head has not run since the last call.
+        """
+        if self._caught is None:
+            raise RuntimeError('the decode head has not run since the tap was last read')
+        caught, self._caught = self._caught, None
+        return caught

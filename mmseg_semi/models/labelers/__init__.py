@@ -1,0 +1,3 @@
+from .threshold import ThresholdLabeler
+
+__all__ = ['ThresholdLabeler']

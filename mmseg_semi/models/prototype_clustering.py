@@ -1,0 +1,145 @@
+"""First prototypes: pixels of the labeled images, clustered within each class (PCR spec section 3)."""
+import warnings
+from typing import Callable, Dict, Iterable, Tuple
+
+import numpy as np
+import torch
+from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
+from torch import Tensor
+
+from mmseg_semi.models.points import PointReader
+
+
+class PixelReservoir:
+    """A uniform sample of at most ``capacity`` features per class from a stream of unknown length.
+
+    Args:
+        num_classes (int): C.
+        capacity (int): Features kept per class.
+        generator (torch.Generator): CPU generator.
+    """
+
+    def __init__(self, num_classes: int, capacity: int, generator: torch.Generator) -> None:
+        self.capacity, self.generator = capacity, generator
+        self.features: Dict[int, list] = {c: [] for c in range(num_classes)}
+        self.seen = [0] * num_classes
+
+    def add(self, label: int, features: Tensor) -> None:
+        """Adds features [P, D] of one class (Vitter's algorithm R)."""
+        kept = self.features[label]
+        for feature in features:
+            self.seen[label] += 1
+            if len(kept) < self.capacity:
+                kept.append(feature)
+                continue
+            slot = int(torch.randint(self.seen[label], (), generator=self.generator))
+            if slot < self.capacity:
+                kept[slot] = feature
+
+    def merge(self, other: 'PixelReservoir') -> None:
+        """Joins another rank's sample; each side keeps a share in proportion to what it saw."""
+        for label, mine in self.features.items():
+            theirs, total = other.features[label], self.seen[label] + other.seen[label]
+            if len(mine) + len(theirs) > self.capacity:
+                share = round(self.capacity * self.seen[label] / total)
+                order = torch.randperm(len(mine), generator=self.generator).tolist()
+                mine = [mine[i] for i in order[:share]]
+                order = torch.randperm(len(theirs), generator=self.generator).tolist()
+                theirs = [theirs[i] for i in order[:self.capacity - len(mine)]]
+            self.features[label], self.seen[label] = mine + theirs, total
+
+
+def sample_pixels(label_map: Tensor, num_classes: int, per_class: int,
+                  generator: torch.Generator) -> Iterable[Tuple[int, Tensor, Tensor]]:
+    """Random pixels of each class present in a label map.
+
+    Args:
+        label_map (Tensor): [H, W] int64 on the CPU; values outside 0..C-1 are skipped.
+        num_classes (int): C.
+        per_class (int): At most this many pixels per class.
+        generator (torch.Generator): CPU generator.
+
+    Yields:
+        tuple[int, Tensor, Tensor]: The class, and rows and columns [P] int64.
+    """
+    flat = label_map.flatten()
+    for label in flat.unique().tolist():
+        if label >= num_classes:
+            continue
+        where = (flat == label).nonzero().squeeze(1)
+        chosen = where[torch.randperm(len(where), generator=generator)[:per_class]]
+        yield label, chosen // label_map.shape[1], chosen % label_map.shape[1]
+
+
+@torch.no_grad()
+def collect(samples: Iterable[Tuple[Tensor, Tensor]],
+            feature_of: Callable[[Tensor], Tensor],
+            num_classes: int,
+            align_corners: bool,
+            generator: torch.Generator,
+            per_image: int = 256,
+            capacity: int = 20000) -> PixelReservoir:
+    """Gathers raw pixel features with their ground truth.
+
+    Args:
+        samples (Iterable[tuple[Tensor, Tensor]]): Network inputs [1, 3, H', W'] and label maps [H, W] int64; the two
+            may differ in size, a pixel is read at its relative position.
+        feature_of (Callable): Maps the input to its feature, [1, D, h, w].
+        num_classes (int): C.
+        align_corners (bool): As the head's resize.
+        generator (torch.Generator): CPU generator.
+        per_image (int): Pixels per image and class. Defaults to 256.
+        capacity (int): Pixels per class in all. Defaults to 20000.
+
+    Returns:
+        PixelReservoir: float32 features on the CPU; features that are not finite are left out.
+    """
+    reservoir = PixelReservoir(num_classes, capacity, generator)
+    for image, label_map in samples:
+        feature = feature_of(image)
+        for label, rows, columns in sample_pixels(label_map.cpu(), num_classes, per_image, generator):
+            values = PointReader(rows, columns, tuple(label_map.shape), align_corners).read(feature)[0].cpu()
+            reservoir.add(label, values[torch.isfinite(values).all(dim=1)])
+    return reservoir
+
+
+def cluster(reservoir: PixelReservoir, num_prototypes: int, channels: int, seed: int) -> Tuple[Tensor, Tensor]:
+    """k-means within each class on unit features; a prototype is the mean of its cluster's raw features.
+
+    With fewer distinct samples than K, the samples themselves, filled up with copies of the last. Without any, the
+    class is invalid.
+
+    Args:
+        reservoir (PixelReservoir): From :func:`collect`.
+        num_prototypes (int): K.
+        channels (int): D.
+        seed (int): Of k-means++.
+
+    Returns:
+        tuple[Tensor, Tensor]: Bank [C, K, D] float32 and ``class_valid`` [C] bool.
+    """
+    num_classes = len(reservoir.features)
+    bank = torch.zeros(num_classes, num_prototypes, channels)
+    valid = torch.zeros(num_classes, dtype=torch.bool)
+    for label, features in reservoir.features.items():
+        if not features:
+            continue
+        valid[label] = True
+        raw = torch.stack(features)
+        distinct = torch.unique(raw, dim=0)
+        if len(distinct) <= num_prototypes:
+            bank[label] = torch.cat([distinct, distinct[-1:].expand(num_prototypes - len(distinct), -1)])
+            continue
+        unit = torch.nn.functional.normalize(raw, dim=1, eps=1e-12).numpy().astype(np.float32)
+        with warnings.catch_warnings():
+            # Features of different norm may share one direction, so that fewer than K directions exist.
+            warnings.simplefilter('ignore', ConvergenceWarning)
+            assigned = KMeans(num_prototypes, n_init=10, max_iter=100, random_state=seed).fit(unit).labels_
+        assigned = torch.from_numpy(assigned).long()
+        counts = torch.bincount(assigned, minlength=num_prototypes)
+        sums = torch.zeros(num_prototypes, channels).index_add_(0, assigned, raw)
+        means = sums / counts.clamp(min=1)[:, None]
+        filled = int((counts > 0).nonzero()[-1])
+        bank[label] = torch.where((counts > 0)[:, None], means, means[filled])
+    return bank, valid

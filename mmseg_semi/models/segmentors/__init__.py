@@ -1,0 +1,4 @@
+from .pcr import PCR
+from .semi_encoder_decoder import SemiEncoderDecoder
+
+__all__ = ['PCR', 'SemiEncoderDecoder']

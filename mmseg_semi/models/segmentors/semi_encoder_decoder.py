@@ -1,0 +1,297 @@
+"""The base of every method: an mmseg segmentor that also owns its teacher."""
+import copy
+from typing import Dict, List, Optional, Sequence
+
+import numpy as np
+import torch
+from mmengine.logging import print_log
+from mmseg.models import EncoderDecoder
+from mmseg.models.utils import resize
+from mmseg.utils import add_prefix
+from torch import Tensor, nn
+
+from mmseg_semi.models.branch import StrongBranch
+from mmseg_semi.models.feature_tap import FeatureTap
+from mmseg_semi.registry import MODELS
+from mmseg_semi.structures import Output, SemiBatch, Step, Target, View
+
+
+def step_generator(seed: int, rank: int, iteration: int) -> torch.Generator:
+    """A CPU generator that depends on nothing else, so a resumed run draws what the unbroken run would have drawn."""
+    state = np.random.SeedSequence([seed, rank, iteration]).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(state >> np.uint64(1)))
+
+
+def _without_pretrained(cfg: Optional[dict]) -> Optional[dict]:
+    """The same part without anything that loads weights: the teacher is a copy of the student anyway."""
+    cfg = copy.deepcopy(cfg)
+    if cfg is not None:
+        cfg.pop('init_cfg', None)
+        if 'pretrained' in cfg:
+            cfg['pretrained'] = False if isinstance(cfg['pretrained'], bool) else None
+    return cfg
+
+
+@MODELS.register_module()
+class SemiEncoderDecoder(EncoderDecoder):
+    """Mean-teacher consistency on strong views: FixMatch with an EMA teacher, and the base of all methods.
+
+    The student is the model itself (``backbone.*``, ``decode_head.*``), the teacher a frozen ``EncoderDecoder`` under
+    ``teacher.*``, moved by :class:`EMATeacherHook`. One step::
+
+        loss(): new_step()
+                teacher_forward() -> pseudo_label() -> strong_views()      (from start_iter on)
+                student_views()   -> student_forward()
+                supervised_loss() + unsupervised_loss() + extra_losses()
+
+    A method overrides one to three of these.
+
+    Args:
+        backbone, decode_head, neck, auxiliary_head, train_cfg, test_cfg, data_preprocessor, pretrained, init_cfg: As
+            ``EncoderDecoder``.
+        labeler (dict): Turns teacher logits into a :class:`Target`.
+        branches (Sequence[dict]): One :class:`StrongBranch` per strong view.
+        unsup_loss (dict): Loss of a strong view. Defaults to cross-entropy over valid pixels.
+        start_iter (int): Iterations of labeled-only training before the teacher labels. Defaults to 0.
+        joint_forward (bool): Whether labeled and strong images pass the student as one batch. That changes BN
+            statistics. Defaults to False.
+        eval_with (str): Who predicts: ``'teacher'``, ``'student'``, or ``'both'`` (the teacher's prediction is the
+            result, the student's stands beside it as ``student_sem_seg`` for ``StudentIoUMetric``).
+        tap (str, optional): Module path in the decode head whose input is the feature of :attr:`Output.tap`; only for
+            methods that read it (``uses_tap``). Defaults to what :class:`FeatureTap` finds.
+    """
+
+    #: Whether the method reads a feature of the decode head.
+    uses_tap = False
+
+    def __init__(self,
+                 backbone: dict,
+                 decode_head: dict,
+                 labeler: dict,
+                 branches: Sequence[dict],
+                 neck: Optional[dict] = None,
+                 auxiliary_head: Optional[dict] = None,
+                 train_cfg: Optional[dict] = None,
+                 test_cfg: Optional[dict] = None,
+                 data_preprocessor: Optional[dict] = None,
+                 pretrained: Optional[str] = None,
+                 init_cfg: Optional[dict] = None,
+                 unsup_loss: Optional[dict] = None,
+                 start_iter: int = 0,
+                 joint_forward: bool = False,
+                 eval_with: str = 'teacher',
+                 tap: Optional[str] = None) -> None:
+        if eval_with not in ('teacher', 'student', 'both'):
+            raise ValueError(f"eval_with must be 'teacher', 'student' or 'both', found {eval_with!r}")
+        if start_iter < 0:
+            raise ValueError(f'start_iter must be >= 0, found {start_iter}')
+        parts = [_without_pretrained(p) for p in (backbone, decode_head, neck)]
+        super().__init__(
+            backbone=backbone,
+            decode_head=decode_head,
+            neck=neck,
+            auxiliary_head=auxiliary_head,
+            train_cfg=train_cfg,
+            test_cfg=test_cfg,
+            data_preprocessor=data_preprocessor,
+            pretrained=pretrained,
+            init_cfg=init_cfg)
+        # Forked, so that a student starts from the same weights as a supervised model of the same seed.
+        with torch.random.fork_rng(devices=[]):
+            self.teacher = EncoderDecoder(*parts[:2], neck=parts[2], test_cfg=test_cfg)
+        self.teacher.requires_grad_(False).eval()
+        self.labeler = MODELS.build(labeler)
+        self.branches = [StrongBranch(**branch) for branch in branches]
+        self.unsup_loss = MODELS.build(unsup_loss or dict(type='PseudoLabelCrossEntropy'))
+        self.start_iter, self.joint_forward, self.eval_with = start_iter, joint_forward, eval_with
+        self.tap = FeatureTap(self.decode_head, tap) if self.uses_tap else None
+        self.teacher_tap = FeatureTap(self.teacher.decode_head, tap) if self.uses_tap else None
+        self._clock: Optional[tuple] = None
+
+    # ---- the student and its twin -------------------------------------------------------------------------------
+
+    def init_weights(self) -> None:
+        """Initializes the student; the teacher becomes its copy."""
+        teacher, self.teacher = self.teacher, None
+        super().init_weights()
+        self.teacher = teacher
+        self.copy_student_to_teacher()
+
+    @torch.no_grad()
+    def copy_student_to_teacher(self) -> None:
+        """Sets every parameter and buffer of the teacher to the student's."""
+        student = self.state_dict()
+        self.teacher.load_state_dict({name: student[name] for name in self.teacher.state_dict()})
+
+    def train(self, mode: bool = True) -> 'SemiEncoderDecoder':
+        """As ``nn.Module.train``; the teacher stays in eval mode."""
+        super().train(mode)
+        if self.teacher is not None:
+            self.teacher.eval()
+        return self
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
+        """Fills the teacher too when a plain segmentor's checkpoint is loaded."""
+        if not any(key.startswith(f'{prefix}teacher.') for key in state_dict):
+            found = [name for name in self.teacher.state_dict() if prefix + name in state_dict]
+            state_dict.update({f'{prefix}teacher.{name}': state_dict[prefix + name] for name in found})
+            print_log(f'The checkpoint holds no teacher: {len(found)} tensors of the student fill it.', 'current')
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    # ---- one training step --------------------------------------------------------------------------------------
+
+    def begin_iter(self, iteration: int, seed: int, rank: int) -> None:
+        """Tells the model where training stands; called by :class:`EMATeacherHook` before each iteration."""
+        self._clock = (seed, rank, iteration)
+
+    @property
+    def unsup_active(self) -> bool:
+        """Whether the teacher labels in this iteration."""
+        return self._clock is not None and self._clock[2] >= self.start_iter
+
+    def loss(self, inputs: SemiBatch, data_samples: List) -> Dict[str, Tensor]:
+        """Calculates the losses of one step.
+
+        Args:
+            inputs (SemiBatch): From :class:`SemiSegDataPreProcessor`.
+            data_samples (list[SegDataSample]): Of the labeled images, with ``gt_sem_seg``.
+
+        Returns:
+            dict[str, Tensor]: Keys with ``loss`` are optimized; ``monitor.*`` are only logged.
+
+        Raises:
+            TypeError: If the batch does not come from ``SemiSegDataPreProcessor``.
+            RuntimeError: If no ``EMATeacherHook`` runs, since the teacher would never move.
+            ValueError: If labeled and unlabeled crops differ in size.
+        """
+        step = self.new_step(inputs, data_samples)
+        if self.unsup_active:
+            step.out_teacher = self.teacher_forward(inputs.weak)
+            step.target = self.pseudo_label(step.out_teacher, inputs.valid)
+            step.mixed = self.strong_views(step)
+        self.student_views(step)
+        losses = self.supervised_loss(step, data_samples)
+        losses.update(self.unsupervised_loss(step))
+        losses.update(self.extra_losses(step))
+        losses.update(self.monitors(step))
+        return losses
+
+    def new_step(self, inputs: SemiBatch, data_samples: List) -> Step:
+        """Checks the batch and opens the record of the step."""
+        if not isinstance(inputs, SemiBatch):
+            raise TypeError(f'{type(self).__name__} trains on a SemiBatch, found {type(inputs).__name__}: set '
+                            "model.data_preprocessor.type='SemiSegDataPreProcessor' and "
+                            "train_dataloader.collate_fn=dict(type='semi_collate')")
+        if self._clock is None:
+            raise RuntimeError(f'{type(self).__name__} needs dict(type="EMATeacherHook") in custom_hooks: without it '
+                               'the teacher never moves')
+        if inputs.labeled.shape[1:] != inputs.weak.shape[1:]:
+            raise ValueError('labeled and unlabeled crops must have the same size: found '
+                             f'{tuple(inputs.labeled.shape[1:])} and {tuple(inputs.weak.shape[1:])}; use the same '
+                             'RandomCrop in both pipelines and set data_preprocessor.size to it')
+        labels = torch.stack([sample.gt_sem_seg.data.squeeze(0) for sample in data_samples])
+        return Step(batch=inputs, labels=labels, generator=step_generator(*self._clock))
+
+    @torch.no_grad()
+    def teacher_forward(self, images: Tensor) -> Output:
+        """Runs the teacher, in eval mode, on images [N, 3, H, W] in [0, 1]."""
+        return self._run(self.teacher, self.teacher_tap, images)
+
+    @torch.no_grad()
+    def pseudo_label(self, output: Output, valid: Tensor) -> Target:
+        """Labels the weak views: teacher logits at image size through the labeler."""
+        logits = resize(output.logits.float(), size=valid.shape[1:], mode='bilinear', align_corners=self.align_corners)
+        return self.labeler(logits, valid)
+
+    @torch.no_grad()
+    def strong_views(self, step: Step) -> List[View]:
+        """One strong view per branch."""
+        view = View(step.batch.weak, step.target)
+        return [branch(view, step.generator) for branch in self.branches]
+
+    def student_views(self, step: Step) -> None:
+        """Fills ``out_labeled`` and ``out_mixed``, in one forward or in one per group."""
+        groups = [step.batch.labeled] + [view.images for view in step.mixed]
+        if self.joint_forward:
+            outputs = self.student_forward(torch.cat(groups)).split([len(images) for images in groups])
+        else:
+            outputs = [self.student_forward(images) for images in groups]
+        step.out_labeled, *step.out_mixed = outputs
+
+    def student_forward(self, images: Tensor) -> Output:
+        """Runs the student on images [N, 3, H, W] in [0, 1]."""
+        return self._run(self, self.tap, images)
+
+    def _run(self, network: EncoderDecoder, tap: Optional[FeatureTap], images: Tensor) -> Output:
+        features = network.extract_feat(self.data_preprocessor.normalize(images))
+        logits = network.decode_head(features)
+        aux = tuple(head(features) for head in self._aux_heads(network))
+        return Output(logits=logits, tap=tap.pop() if tap else None, aux_logits=aux)
+
+    @staticmethod
+    def _aux_heads(network: EncoderDecoder) -> Sequence[nn.Module]:
+        if not network.with_auxiliary_head:
+            return ()
+        heads = network.auxiliary_head
+        return heads if isinstance(heads, nn.ModuleList) else (heads, )
+
+    def supervised_loss(self, step: Step, data_samples: List) -> Dict[str, Tensor]:
+        """The heads' own losses on the labeled images, auxiliary heads included."""
+        out = step.out_labeled
+        losses = add_prefix(self.decode_head.loss_by_feat(out.logits, data_samples), 'decode')
+        for i, (head, logits) in enumerate(zip(self._aux_heads(self), out.aux_logits, strict=True)):
+            losses.update(add_prefix(head.loss_by_feat(logits, data_samples), f'aux_{i}'))
+        return losses
+
+    def unsupervised_loss(self, step: Step) -> Dict[str, Tensor]:
+        """Weighted cross-entropy of each strong view; its divisor is that of ``unsup_loss``."""
+        return {
+            f'unsup_{i}.loss_ce': branch.loss_weight * self.unsup_loss(out.logits, view.target, self.align_corners)
+            for i, (branch, out, view) in enumerate(zip(self.branches, step.out_mixed, step.mixed, strict=False))
+        }
+
+    def extra_losses(self, step: Step) -> Dict[str, Tensor]:
+        """A method's own terms; none in the base."""
+        return {}
+
+    def monitors(self, step: Step) -> Dict[str, Tensor]:
+        """Kept share and mean confidence over the valid pixels of the weak views, before mixing."""
+        if step.target is None:
+            return {}
+        count = step.target.valid.sum().clamp(min=1)
+        return {
+            'monitor.kept': (step.target.weight > 0).sum() / count,
+            'monitor.confidence': (step.target.confidence * step.target.valid).sum() / count
+        }
+
+    # ---- prediction ---------------------------------------------------------------------------------------------
+
+    def encode_decode(self, inputs: Tensor, batch_img_metas: List[dict]) -> Tensor:
+        """As ``EncoderDecoder.encode_decode``, by the network that ``eval_with`` names."""
+        return self._predict_logits(self.teacher if self._teacher_predicts else self, inputs, batch_img_metas)
+
+    def _predict_logits(self, network: EncoderDecoder, inputs: Tensor, batch_img_metas: List[dict]) -> Tensor:
+        return EncoderDecoder.encode_decode(network, inputs, batch_img_metas)
+
+    @property
+    def _teacher_predicts(self) -> bool:
+        return self.eval_with != 'student'
+
+    def predict(self, inputs: Tensor, data_samples: Optional[List] = None) -> List:
+        """As ``EncoderDecoder.predict``; with ``eval_with='both'`` samples also get ``student_sem_seg``."""
+        if self.eval_with != 'both' or data_samples is None:
+            return super().predict(inputs, data_samples)
+        self.eval_with = 'student'
+        try:
+            student = [sample.pred_sem_seg for sample in super().predict(inputs, data_samples)]
+        finally:
+            self.eval_with = 'both'
+        samples = super().predict(inputs, data_samples)
+        for sample, prediction in zip(samples, student, strict=True):
+            sample.set_data({'student_sem_seg': prediction})
+        return samples
+
+    def _forward(self, inputs: Tensor, data_samples: Optional[List] = None) -> Tensor:
+        """Raw logits of the predicting network (FLOPs counters, exporters)."""
+        network = self.teacher if self._teacher_predicts else self
+        return EncoderDecoder._forward(network, inputs, data_samples)
