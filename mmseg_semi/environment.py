@@ -7,7 +7,8 @@ import importlib.util
 import shlex
 from importlib import metadata
 from pathlib import Path
-from typing import Dict, Optional
+from pickle import UnpicklingError
+from typing import Any, Dict, Optional
 
 from packaging.version import Version
 
@@ -122,9 +123,8 @@ def check() -> None:
 def allow_own_checkpoints() -> None:
     """Lets ``torch.load`` read mmengine's checkpoints in its safe mode, the default since torch 2.6.
 
-    OpenMMLab's mmengine leaves this undone and so cannot resume from what it saved. Only the classes that its
-    checkpoints hold beside tensors are allowed: the log history and numpy's arrays and numbers. OneDL's mmengine does
-    it on its own.
+    OpenMMLab's mmengine leaves this undone and so cannot resume from what it saved. Only what its checkpoints hold
+    beside tensors is allowed: the log history and numpy's arrays and numbers. OneDL's mmengine does it on its own.
     """
     if 'mmengine' not in installed()['mmengine'] or Version(_torch_version()) < Version('2.6'):
         return
@@ -132,10 +132,19 @@ def allow_own_checkpoints() -> None:
     import torch
     from mmengine.logging import HistoryBuffer
 
-    # pickle names these functions by the module that numpy keeps them in, which numpy 2 renamed.
+    def history_method(owner: Any, name: str) -> Any:
+        # A log history names its own methods, and pickle writes that as getattr(HistoryBuffer, 'mean').
+        if owner is not HistoryBuffer or name.startswith('_'):
+            raise UnpicklingError(f'getattr({owner!r}, {name!r}) is not allowed in a checkpoint')
+        return getattr(owner, name)
+
     reconstruct, scalar = np.empty(0).__reduce__()[0], np.float64(0).__reduce__()[0]
-    dtypes = {type(np.dtype(kind)) for kind in (np.bool_, np.int32, np.int64, np.float32, np.float64)}
-    torch.serialization.add_safe_globals([HistoryBuffer, reconstruct, scalar, np.ndarray, np.dtype, *dtypes])
+    allowed = [HistoryBuffer, np.ndarray, np.dtype, (history_method, 'builtins.getattr')]
+    allowed += {type(np.dtype(kind)) for kind in (np.bool_, np.int32, np.int64, np.float32, np.float64)}
+    # numpy 2 renamed the module that pickle names; a checkpoint may come from either side.
+    for module in ('numpy.core.multiarray', 'numpy._core.multiarray'):
+        allowed += [(reconstruct, f'{module}._reconstruct'), (scalar, f'{module}.scalar')]
+    torch.serialization.add_safe_globals(allowed)
 
 
 def _torch_version() -> Optional[str]:

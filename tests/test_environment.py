@@ -1,10 +1,11 @@
 """Which set-ups are refused, and that the commands in the messages are the ones of requirements/."""
+import os
 from pathlib import Path
+from pickle import UnpicklingError
 
 import numpy as np
 import pytest
 import torch
-from mmengine.logging import MessageHub
 from mmengine.model import BaseModel
 from mmengine.runner import CheckpointLoader, Runner
 from packaging.requirements import Requirement
@@ -135,18 +136,17 @@ class Tiny(BaseModel):
 
 
 def test_own_checkpoints_load_in_safe_mode(tmp_path, monkeypatch):
+    loader = dict(dataset=[{'inputs': torch.ones(2)}] * 4, batch_size=2, num_workers=0,
+                  sampler=dict(type='DefaultSampler', shuffle=True), collate_fn=dict(type='default_collate'))
     runner = Runner(
-        Tiny(), str(tmp_path), train_dataloader=dict(dataset=[{'inputs': torch.ones(2)}] * 4, batch_size=2, num_workers=0,
-                                                     sampler=dict(type='DefaultSampler', shuffle=True),
-                                                     collate_fn=dict(type='default_collate')),
-        train_cfg=dict(by_epoch=False, max_iters=4), param_scheduler=dict(type='PolyLR', by_epoch=False, end=4),
-        optim_wrapper=dict(optimizer=dict(type='AdamW', lr=0.1)), experiment_name='test_environment')
+        Tiny(), str(tmp_path), train_dataloader=loader, train_cfg=dict(by_epoch=False, max_iters=4),
+        optim_wrapper=dict(optimizer=dict(type='AdamW', lr=0.1)),
+        param_scheduler=dict(type='PolyLR', by_epoch=False, end=4),
+        default_hooks=dict(checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=4)))
     # What a validation leaves behind: scores come from numpy.
-    hub = MessageHub.get_instance('test_environment')
-    hub.update_info('best_score', np.float64(61.5))
-    hub.update_scalar('val/mIoU', np.float32(61.5))
-    hub.update_scalar('val/count', np.int64(3))
-    runner.call_hook('before_run')
+    runner.message_hub.update_info('best_score', np.float64(61.5))
+    runner.message_hub.update_scalar('val/mIoU', np.float32(61.5))
+    runner.message_hub.update_scalar('val/count', np.int64(3))
     runner.train()
 
     safe, load = [], torch.load
@@ -160,3 +160,24 @@ def test_own_checkpoints_load_in_safe_mode(tmp_path, monkeypatch):
     assert safe == [True]
     assert checkpoint['message_hub']['runtime_info']['best_score'] == 61.5
     assert checkpoint['message_hub']['log_scalars']['train/loss'].data[0].shape == (4,)
+
+
+class Evil:
+    """Unpickling it would run a command."""
+
+    def __reduce__(self):
+        return os.system, ('true',)
+
+
+class Reach:
+    """Unpickling it would fetch an attribute of a class that checkpoints have no business with."""
+
+    def __reduce__(self):
+        return getattr, (torch.Tensor, 'numpy')
+
+
+@pytest.mark.parametrize('content', [Evil(), Reach()])
+def test_loading_stays_safe(tmp_path, content):
+    torch.save({'state_dict': {}, 'x': content}, tmp_path / 'x.pth')
+    with pytest.raises(UnpicklingError):
+        torch.load(tmp_path / 'x.pth', weights_only=True)

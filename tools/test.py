@@ -18,7 +18,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--work-dir', help='where log and scores go (default: the config\'s, or work_dirs/NAME)')
     parser.add_argument('--out', help='folder for the predicted label maps, for scoring elsewhere')
     parser.add_argument('--show', action='store_true', help='show the predictions in a window')
-    parser.add_argument('--show-dir', help='folder, below WORK_DIR/TIMESTAMP, for the painted predictions')
+    parser.add_argument('--show-dir', help='folder for the painted predictions')
     parser.add_argument('--wait-time', type=float, default=2, help='seconds that --show shows each image')
     parser.add_argument(
         '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',

@@ -40,6 +40,8 @@ def adapt(cfg: Config, launcher: str = 'none') -> None:
     """
     if get_device() != 'cpu':
         return
+    if launcher != 'none':
+        _adapt_launch(cfg, launcher)
     replaced = _replace_sync_bn(cfg)
     if cfg.get('sync_bn') is not None:
         cfg.sync_bn = None
@@ -47,8 +49,10 @@ def adapt(cfg: Config, launcher: str = 'none') -> None:
     if replaced:
         print_log(f'No CUDA device: {replaced} SyncBN settings of the config became BN (statistics are per process).',
                   logger='current', level=logging.WARNING)
-    if launcher == 'none':
-        return
+
+
+def _adapt_launch(cfg: Config, launcher: str) -> None:
+    """Settles the model wrapper and joins the process group."""
     wrapper = dict(cfg.get('model_wrapper_cfg') or dict(
         type='MMDistributedDataParallel', broadcast_buffers=False,
         find_unused_parameters=cfg.get('find_unused_parameters', False)))

@@ -9,6 +9,7 @@ from pathlib import Path
 import mmseg
 import numpy as np
 import pytest
+import torch
 from mmengine.config import Config
 from PIL import Image
 
@@ -29,7 +30,8 @@ load = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type=
 dataset = dict(type='BaseSegDataset', data_root={root!r}, data_prefix=dict(img_path='images', seg_map_path='masks'),
                img_suffix='.png', seg_map_suffix='.png', reduce_zero_label=False,
                metainfo=dict(classes=('a', 'b'), palette=[[0, 0, 0], [255, 0, 0]]), pipeline=load)
-train_dataloader = dict(batch_size=2, num_workers=0, sampler=dict(type='InfiniteSampler', shuffle=True), dataset=dataset)
+train_dataloader = dict(batch_size=2, num_workers=0, dataset=dataset,
+                        sampler=dict(type='InfiniteSampler', shuffle=True))
 val_dataloader = dict(batch_size=1, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False), dataset=dataset)
 test_dataloader = val_dataloader
 val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
@@ -109,7 +111,7 @@ def test_test_scores_and_shows(project, trained):
     run([sys.executable, TOOLS / 'test.py', 'tiny.py', trained / 'iter_2.pth', '--work-dir', project / 'tested',
          '--show-dir', 'painted'], project)
     assert 0 <= scores(project / 'tested')['mIoU'] <= 100
-    assert len(list((project / 'tested').glob('*/painted/**/*.png'))) == 4
+    assert len(list((project / 'painted').glob('**/*.png'))) == 4
 
 
 @pytest.mark.slow
@@ -123,7 +125,8 @@ def test_test_writes_predictions(project, trained):
 def test_two_processes_train_as_one_with_twice_the_batch(project, tmp_path):
     """Same four images per step and statistics frozen: the average of two gradients is the gradient of both."""
     same = ['--cfg-options', 'model.backbone.norm_eval=True', 'model.backbone.norm_cfg.type=SyncBN',
-            'model.decode_head.norm_cfg=None', 'train_dataloader.sampler.shuffle=False']
+            'model.decode_head.norm_cfg=None', 'model.decode_head.dropout_ratio=0',
+            'train_dataloader.sampler.shuffle=False']
     printed = run(['bash', TOOLS / 'dist_train.sh', '../tiny.py', 2, '--work-dir', tmp_path / 'two', *same],
                   project / 'images')
     assert 'SyncBN settings of the config became BN' in printed
@@ -131,12 +134,9 @@ def test_two_processes_train_as_one_with_twice_the_batch(project, tmp_path):
     assert cfg.launcher == 'pytorch' and cfg.env_cfg.dist_cfg.backend == 'gloo'
     run([sys.executable, TOOLS / 'train.py', 'tiny.py', '--work-dir', tmp_path / 'one', *same,
          'train_dataloader.batch_size=4'], project)
-    import torch
     two, one = (torch.load(tmp_path / name / 'iter_2.pth', map_location='cpu', weights_only=False)['state_dict']
                 for name in ('two', 'one'))
-    assert two.keys() == one.keys()
-    for key in one:
-        torch.testing.assert_close(two[key], one[key], msg=key)
+    torch.testing.assert_close(dict(two), dict(one))
 
 
 @pytest.mark.slow
@@ -158,8 +158,10 @@ def test_slurm_scripts(project, trained, tmp_path):
     for path in stand_ins.iterdir():
         path.chmod(0o755)
     env = {'PATH': f'{stand_ins}:{os.environ["PATH"]}', 'GPUS': '16', 'SRUN_ARGS': '--quiet --no-kill'}
-    printed = run(['bash', TOOLS / 'slurm_train.sh', 'gpu', 'job', 'tiny.py', '--work-dir', tmp_path / 'run'], project, env)
-    assert '--gres=gpu:8 --ntasks=16 --ntasks-per-node=8 --cpus-per-task=5 --kill-on-bad-exit=1 --quiet --no-kill' in printed
+    printed = run(['bash', TOOLS / 'slurm_train.sh', 'gpu', 'job', 'tiny.py', '--work-dir', tmp_path / 'run'], project,
+                  env)
+    assert ('--gres=gpu:8 --ntasks=16 --ntasks-per-node=8 --cpus-per-task=5 --kill-on-bad-exit=1 --quiet --no-kill '
+            in printed)
     assert (tmp_path / 'run' / 'iter_2.pth').exists()
     run(['bash', TOOLS / 'slurm_test.sh', 'gpu', 'job', 'tiny.py', tmp_path / 'run' / 'iter_2.pth', '--work-dir',
          tmp_path / 'tested'], project, env)
