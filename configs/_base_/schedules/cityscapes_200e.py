@@ -1,0 +1,17 @@
+# 200 passes over the unlabeled list of the 186 setting, 16 images a step: iterations = 200 * (ceil(N_u / 8) // 2).
+optim_wrapper = dict(
+    type='OptimWrapper',
+    constructor='SemiOptimWrapperConstructor',  # leaves the teacher out; for plain models the same as mmengine's
+    optimizer=dict(type='SGD', lr=0.01, momentum=0.9, weight_decay=5e-4))
+# A dict, not a list, so that a leaf changes `end` alone.
+param_scheduler = dict(type='PolyLR', eta_min=0, power=0.9, begin=0, end=34800, by_epoch=False)
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=34800, val_interval=1000)
+val_cfg = dict(type='ValLoop')
+test_cfg = dict(type='TestLoop')
+default_hooks = dict(
+    timer=dict(type='IterTimerHook'),
+    logger=dict(type='LoggerHook', interval=50, log_metric_by_epoch=False),
+    param_scheduler=dict(type='ParamSchedulerHook'),
+    checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=1000, save_best='mIoU', max_keep_ckpts=1),
+    sampler_seed=dict(type='DistSamplerSeedHook'))
+auto_scale_lr = dict(enable=False, base_batch_size=32)  # 16 labeled + 16 unlabeled images a step

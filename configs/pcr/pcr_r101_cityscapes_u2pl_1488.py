@@ -1,0 +1,8 @@
+_base_ = './pcr_r101_cityscapes_u2pl_186.py'
+split = 'splits/cityscapes/u2pl/1488'
+train_dataloader = dict(
+    dataset=dict(
+        labeled=dict(ann_file=f'{split}/labeled.txt'), unlabeled=dict(ann_file=f'{split}/unlabeled.txt')))
+model = dict(start_iter=93)
+train_cfg = dict(max_iters=18600)
+param_scheduler = dict(end=18600)

@@ -1,0 +1,8 @@
+_base_ = './pcr_r101_voc.py'
+split = 'splits/voc/blended_u2pl/5291'
+train_dataloader = dict(
+    dataset=dict(
+        labeled=dict(ann_file=f'{split}/labeled.txt'), unlabeled=dict(ann_file=f'{split}/unlabeled.txt')))
+model = dict(start_iter=331)
+train_cfg = dict(max_iters=26480)
+param_scheduler = dict(end=26480)

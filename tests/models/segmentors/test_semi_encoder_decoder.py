@@ -1,0 +1,237 @@
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+
+from mmseg_semi.models.segmentors.semi_encoder_decoder import step_generator
+from mmseg_semi.registry import MODELS
+
+
+def build(cfg):
+    model = MODELS.build(cfg)
+    model.init_weights()
+    return model.train()
+
+
+def sharpen(model):
+    """Away from the flat predictions of a fresh network."""
+    for net in (model, model.teacher):
+        net.decode_head.conv_seg.weight.data.normal_(0, 0.2)
+    return model
+
+
+def run_loss(model, batch, iteration=0):
+    model.begin_iter(iteration, seed=1, rank=0)
+    data = model.data_preprocessor(copy.deepcopy(batch), True)
+    return model.loss(**data)
+
+
+def total(losses):
+    return sum(v for k, v in losses.items() if 'loss' in k)
+
+
+def reference_step(model, data):
+    """FixMatch with an EMA teacher, one image and one pixel rule at a time. Draws the boxes as the model does."""
+    inputs, samples = data['inputs'], data['data_samples']
+    size = inputs.weak.shape[2:]
+
+    def full(logits):
+        return F.interpolate(logits, size, mode='bilinear', align_corners=True)
+
+    with torch.no_grad():
+        logits = full(model.teacher.decode_head(model.teacher.extract_feat(model.data_preprocessor.normalize(
+            inputs.weak))))
+        confidence, label = logits.softmax(1).max(1)
+    augment, generator = model.branches[0].augments[0], step_generator(1, 0, 0)
+    from mmseg_semi.structures import Target, View
+    weight = ((confidence >= model.labeler.threshold) & inputs.valid).float()
+    mixed = augment(View(inputs.weak, Target(label, weight, confidence, inputs.valid)), generator)
+    joint = model.data_preprocessor.normalize(torch.cat([inputs.labeled, mixed.images]))
+    features = model.extract_feat(joint)
+    logits, aux = full(model.decode_head(features)), full(model.auxiliary_head(features))
+    n = len(inputs.labeled)
+    truth = torch.stack([s.gt_sem_seg.data[0] for s in samples])
+    supervised = F.cross_entropy(logits[:n], truth, ignore_index=255)
+    supervised = supervised + 0.4 * F.cross_entropy(aux[:n], truth, ignore_index=255)
+    unsupervised, divisor = 0, 0
+    for i in range(len(mixed.images)):
+        for y in range(size[0]):
+            for x in range(size[1]):
+                divisor += int(mixed.target.valid[i, y, x])
+                if mixed.target.weight[i, y, x] > 0:
+                    pixel = logits[n + i, :, y, x]
+                    unsupervised = unsupervised - pixel.log_softmax(0)[mixed.target.label[i, y, x]]
+    return supervised + unsupervised / divisor
+
+
+def test_loss_and_weights_after_one_step_equal_a_slow_reference(tiny_cfg, make_batch):
+    model = sharpen(build(tiny_cfg))  # teacher and student differ
+    twin = copy.deepcopy(model)
+    batch = make_batch()
+    losses = run_loss(model, batch)
+    assert 0 < losses['monitor.kept'] < 1
+    expected = reference_step(twin, twin.data_preprocessor(copy.deepcopy(batch), True))
+    torch.testing.assert_close(total(losses), expected, atol=1e-5, rtol=1e-5)
+    for net, loss in ((model, total(losses)), (twin, expected)):
+        optimizer = torch.optim.SGD([p for p in net.parameters() if p.requires_grad], lr=0.1)
+        loss.backward()
+        optimizer.step()
+    for (name, mine), theirs in zip(model.named_parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-4, msg=name)
+    for (name, mine), theirs in zip(model.named_buffers(), twin.buffers(), strict=True):
+        torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-4, msg=name)
+
+
+def test_separate_forwards_differ_only_through_batch_statistics(tiny_cfg, make_batch):
+    joint, batch = sharpen(build(tiny_cfg)), make_batch()
+    separate = copy.deepcopy(joint)
+    separate.joint_forward = False
+    fixed = [total(run_loss(net.eval(), batch)) for net in (joint, separate)]
+    torch.testing.assert_close(*fixed)  # running statistics: the batch does not matter
+    live = [total(run_loss(net.train(), batch)) for net in (joint, separate)]
+    assert not torch.allclose(*live)
+
+
+def test_student_starts_like_a_supervised_model_of_the_same_seed(tiny_cfg):
+    torch.manual_seed(3)
+    semi = build(copy.deepcopy(tiny_cfg))
+    plain_cfg = {k: v for k, v in tiny_cfg.items() if k not in ('labeler', 'branches', 'joint_forward')}
+    torch.manual_seed(3)
+    plain = build(dict(plain_cfg, type='EncoderDecoder', data_preprocessor=None))
+    for name, tensor in plain.state_dict().items():
+        assert torch.equal(tensor, semi.state_dict()[name]), name
+
+
+def test_teacher_is_a_frozen_copy_in_eval_mode_whatever_happens(tiny_cfg):
+    model = build(tiny_cfg)
+    for mode in (True, False, True):
+        model.train(mode)
+        assert not any(m.training for m in model.teacher.modules())
+        assert model.backbone.training == mode
+    assert not any(p.requires_grad for p in model.teacher.parameters())
+    student = model.state_dict()
+    for name, tensor in model.teacher.state_dict().items():
+        assert torch.equal(tensor, student[name])
+
+
+def test_padding_cannot_change_the_unsupervised_loss(tiny_cfg, make_batch):
+    # A network of 1x1 convolutions: padding reaches a pixel only through BN, which runs on fixed statistics here.
+    tiny_cfg['labeler']['threshold'] = 0.
+    model = build(tiny_cfg).eval()
+    batch = make_batch(sizes=((33, 29), ))
+    data = model.data_preprocessor(batch, True)
+
+    def unsup(fill):
+        weak = torch.where(data['inputs'].valid[:, None], data['inputs'].weak, fill)
+        inputs = type(data['inputs'])(data['inputs'].labeled, weak, data['inputs'].valid)
+        model.begin_iter(0, 1, 0)
+        step = model.new_step(inputs, data['data_samples'])
+        step.target = model.pseudo_label(model.teacher_forward(inputs.weak), inputs.valid)
+        return step.target
+
+    assert not unsup(0.2).weight[:, :, 29:].any()
+    assert not unsup(0.9).weight[:, :, 29:].any()
+
+
+@pytest.mark.parametrize('case', ['nothing confident', 'all labels ignored', 'all padding'])
+def test_empty_cases_give_exact_zeros_with_a_graph(tiny_cfg, make_batch, case):
+    if case == 'nothing confident':
+        tiny_cfg['labeler']['threshold'] = 1.0
+    model, batch = build(tiny_cfg), make_batch()
+    if case == 'all labels ignored':
+        for sample in batch['labeled']['data_samples']:
+            sample.gt_sem_seg.data.fill_(255)
+    model.begin_iter(0, 1, 0)
+    data = model.data_preprocessor(batch, True)
+    if case == 'all padding':
+        data['inputs'].valid.fill_(False)
+    losses = model.loss(**data)
+    assert torch.isfinite(total(losses))
+    key = 'decode.loss_ce' if case == 'all labels ignored' else 'unsup_0.loss_ce'
+    assert losses[key].item() == 0 and losses[key].requires_grad
+    total(losses).backward()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters() if p.requires_grad)
+
+
+def test_labeled_only_phase_makes_no_pseudo_labels(tiny_cfg, make_batch):
+    model = build(dict(tiny_cfg, start_iter=5))
+    before = run_loss(model, make_batch(), iteration=4)
+    assert not any(k.startswith(('unsup', 'monitor.kept')) for k in before)
+    assert any(k.startswith('unsup') for k in run_loss(model, make_batch(), iteration=5))
+
+
+def test_draws_depend_on_seed_rank_and_iteration_only(tiny_cfg, make_batch):
+    model, batch = sharpen(build(tiny_cfg)).eval(), make_batch()
+    first = total(run_loss(model, batch, 3))
+    torch.manual_seed(99)
+    assert torch.equal(first, total(run_loss(model, batch, 3)))
+    assert not torch.equal(first, total(run_loss(model, batch, 4)))
+    states = {tuple(torch.rand(3, generator=step_generator(*key)).tolist())
+              for key in ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1))}
+    assert len(states) == 4
+
+
+def test_only_loss_keys_are_summed(tiny_cfg, make_batch):
+    losses = run_loss(build(tiny_cfg), make_batch())
+    assert {k for k in losses if 'loss' in k} == {'decode.loss_ce', 'aux_0.loss_ce', 'unsup_0.loss_ce'}
+
+
+def test_misuse_is_explained(tiny_cfg, make_batch):
+    model, batch = build(tiny_cfg), make_batch()
+    data = model.data_preprocessor(batch, True)
+    with pytest.raises(RuntimeError, match='EMATeacherHook'):
+        model.loss(**data)
+    model.begin_iter(0, 0, 0)
+    with pytest.raises(TypeError, match='SemiSegDataPreProcessor'):
+        model.loss(torch.zeros(2, 3, 33, 33), data['data_samples'])
+    small = type(data['inputs'])(data['inputs'].labeled[:, :, :20], data['inputs'].weak, data['inputs'].valid)
+    with pytest.raises(ValueError, match=r'\(3, 20, 33\) and \(3, 33, 33\)'):
+        model.loss(small, data['data_samples'])
+    with pytest.raises(ValueError, match="'mentor'"):
+        MODELS.build(dict(tiny_cfg, eval_with='mentor'))
+    with pytest.raises(ValueError, match='start_iter.*-1'):
+        MODELS.build(dict(tiny_cfg, start_iter=-1))
+
+
+def test_predicts_with_teacher_student_or_both(tiny_cfg, make_batch):
+    model = build(tiny_cfg).eval()
+    for p in model.teacher.parameters():
+        p.data.add_(torch.randn_like(p) * 0.1)
+    # Logits of the two networks by hand
+    image = torch.randn(1, 3, 33, 33)
+
+    def logits_of(network):
+        return F.interpolate(network.decode_head(network.extract_feat(image)), (33, 33), mode='bilinear',
+                             align_corners=True)[0]
+
+    with torch.no_grad():
+        teacher, student = logits_of(model.teacher), logits_of(model)
+        for who, expected in (('teacher', teacher), ('student', student), ('both', teacher)):
+            model.eval_with = who
+            torch.testing.assert_close(model.predict(image)[0].seg_logits.data, expected)
+        from mmseg.structures import SegDataSample
+        sample = SegDataSample(metainfo=dict(ori_shape=(33, 33), img_shape=(33, 33), pad_shape=(33, 33)))
+        result = model.predict(image, [sample])[0]
+    assert torch.equal(result.pred_sem_seg.data[0], teacher.argmax(0))
+    assert torch.equal(result.student_sem_seg.data[0], student.argmax(0))
+    assert model.eval_with == 'both'
+
+
+def test_a_plain_checkpoint_fills_the_teacher_and_a_plain_model_loads_ours(tiny_cfg):
+    model = build(tiny_cfg)
+    plain = {k: torch.randn_like(v) if v.is_floating_point() else v
+             for k, v in model.state_dict().items() if not k.startswith('teacher.')}
+    from mmengine.runner.checkpoint import load_state_dict
+    load_state_dict(model, plain)
+    for name, tensor in model.teacher.state_dict().items():
+        assert torch.equal(tensor, plain[name])
+    own = {k: v + 1 if k.startswith('teacher.') and v.is_floating_point() else v
+           for k, v in model.state_dict().items()}
+    load_state_dict(model, own)  # a checkpoint with a teacher keeps it
+    assert torch.equal(model.teacher.state_dict()['backbone.conv1.weight'], own['teacher.backbone.conv1.weight'])
+    plain_cfg = {k: v for k, v in tiny_cfg.items() if k not in ('labeler', 'branches', 'joint_forward')}
+    segmentor = MODELS.build(dict(plain_cfg, type='EncoderDecoder', data_preprocessor=None))
+    result = segmentor.load_state_dict(model.state_dict(), strict=False)
+    assert not result.missing_keys and all(k.startswith('teacher.') for k in result.unexpected_keys)
