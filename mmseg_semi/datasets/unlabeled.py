@@ -47,6 +47,10 @@ class UnlabeledDataset(BaseSegDataset):
                  data_prefix: dict = dict(img_path=''),  # noqa: B006
                  **kwargs) -> None:
         self.exclude = [exclude] if isinstance(exclude, str) else list(exclude)
+        own = (img_suffix, ) if isinstance(img_suffix, str) else img_suffix
+        self._suffixes = tuple(s.lower() for s in own)
+        # Longest first: 'b_leftImg8bit.png' loses all of '_leftImg8bit.png', not just '.png'.
+        self._known_suffixes = tuple(sorted(set(self._suffixes + IMG_SUFFIXES), key=len, reverse=True))
         super().__init__(
             ann_file=ann_file,
             img_suffix=img_suffix if isinstance(img_suffix, str) else tuple(img_suffix),
@@ -80,16 +84,11 @@ class UnlabeledDataset(BaseSegDataset):
     def _under_root(self, path: str) -> str:
         return osp.join(self.data_root, path) if self.data_root else path
 
-    @property
-    def _suffixes(self) -> tuple:
-        own = (self.img_suffix, ) if isinstance(self.img_suffix, str) else self.img_suffix
-        return tuple(s.lower() for s in own)
-
     def _key(self, name: str) -> str:
-        """A name without its suffix, the longest that fits: ``a/b_leftImg8bit.png`` of Cityscapes is ``a/b``."""
+        """A name without its image suffix, '/' between folders."""
         lower = name.lower()
-        longest = max((len(s) for s in self._suffixes + IMG_SUFFIXES if lower.endswith(s)), default=0)
-        return osp.normpath(name[:len(name) - longest]).replace(os.sep, '/')
+        length = next((len(s) for s in self._known_suffixes if lower.endswith(s)), 0)
+        return osp.normpath(name[:len(name) - length]).replace(os.sep, '/')
 
     def _lines(self, path: str) -> List[str]:
         if not fileio.exists(path, backend_args=self.backend_args):
@@ -98,9 +97,8 @@ class UnlabeledDataset(BaseSegDataset):
         return [line for line in lines if line]
 
     def _read_list(self, path: str) -> Iterator[str]:
-        known = self._suffixes + IMG_SUFFIXES
         for line in self._lines(path):
-            if line.lower().endswith(known):
+            if line.lower().endswith(self._known_suffixes):
                 yield line
             elif isinstance(self.img_suffix, str):
                 yield line + self.img_suffix
@@ -110,11 +108,11 @@ class UnlabeledDataset(BaseSegDataset):
     def _scan(self, folder: str) -> List[str]:
         if not osp.isdir(folder):
             raise FileNotFoundError(f'folder of unlabeled images not found: {folder or "(empty path)"}')
-        suffixes, names = self._suffixes, []
+        names = []
         for here, folders, files in os.walk(folder, followlinks=True):
             folders[:] = [f for f in folders if not f.startswith('.')]
             prefix = osp.relpath(here, folder)
-            found = [f for f in files if f.lower().endswith(suffixes) and not f.startswith('.')]
+            found = [f for f in files if f.lower().endswith(self._suffixes) and not f.startswith('.')]
             names += found if prefix == '.' else [osp.join(prefix, f) for f in found]
         return sorted(names)
 
