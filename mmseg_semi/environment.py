@@ -73,7 +73,7 @@ def diagnose(found: Installed, torch_version: Optional[str], has_ops: bool) -> O
         has_ops (bool): Whether mmcv brings compiled ops.
 
     Returns:
-        str, optional: Two sentences, the second holding the command; None if all is well.
+        str, optional: What was found, then the command, each on its line; None if all is well.
     """
     if torch_version is None or Version(torch_version) < Version(MIN_TORCH):
         state = 'is not installed' if torch_version is None else f'{torch_version} is too old'
@@ -86,7 +86,7 @@ def diagnose(found: Installed, torch_version: Optional[str], has_ops: bool) -> O
         return _message(
             f'{_and(doubled)} {"is" if len(doubled) == 1 else "are"} provided twice, by {_listing(everything)}; they '
             'have overwritten each other\'s files', f'{remove} && {_INSTALL_ONEDL}',
-            f"; for OpenMMLab's stack instead, run after the uninstall: {_INSTALL_OPENMMLAB}")
+            f"For OpenMMLab's stack instead, uninstall likewise, then run: {_INSTALL_OPENMMLAB}")
 
     missing = [name for name in REQUIRED if not found[name]]
     if missing:
@@ -98,14 +98,15 @@ def diagnose(found: Installed, torch_version: Optional[str], has_ops: bool) -> O
     if 'mmsegmentation' in found['mmseg']:
         (mmcv, version), = found['mmcv'].items()
         low, high = MMCV_RANGE
-        state = f'found {_listing({**found["mmseg"], **found["mmcv"]})}'
+        need = None
         if mmcv != 'source tree' and not Version(low) <= Version(version) < Version(high):
-            command = f'{_PIP} uninstall -y {mmcv} && {_INSTALL_MMCV}'
-            return _message(f'mmsegmentation needs mmcv>={low},<{high}: {state}', command)
-        if not has_ops:
-            command = f'{_PIP} uninstall -y {mmcv} && {_INSTALL_MMCV}'
-            return _message(f'mmsegmentation needs mmcv with compiled ops (mmcv._ext), which are missing: {state}',
-                            command)
+            need = f'mmcv>={low},<{high}'
+        elif not has_ops:
+            need = 'mmcv with its compiled ops (mmcv._ext)'
+        if need:
+            remove = '' if mmcv == 'source tree' else f'{_PIP} uninstall -y {mmcv} && '
+            return _message(f'mmsegmentation needs {need}: found {_listing({**found["mmseg"], **found["mmcv"]})}',
+                            f'{remove}{_INSTALL_MMCV}', 'mmcv compiles with torch 2.8 or older.')
     return None
 
 
@@ -156,7 +157,7 @@ def _torch_version() -> Optional[str]:
 
 
 def _message(what: str, command: str, more: str = '') -> str:
-    return f'mmseg_semi cannot start: {what}.\nTo mend it, run: {command}{more}'
+    return '\n'.join(filter(None, [f'mmseg_semi cannot start: {what}.', f'To mend it, run: {command}', more]))
 
 
 def _listing(distributions: Dict[str, str]) -> str:
