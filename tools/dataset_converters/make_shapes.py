@@ -26,9 +26,10 @@ CLASSES = ('background', 'disk', 'box', 'triangle', 'star', 'ring', 'cross')
 SPLITS = ('train', 'unlabeled', 'val')
 KNOWN = 0.35  # labeled scenes draw look and light from [0, KNOWN]
 
-# Per class: hue at look 0, and the way it drifts until look 1 (turns of the color wheel).
-HUES = {'disk': (0.00, 0.30), 'box': (0.17, 0.30), 'triangle': (0.33, 0.30), 'star': (0.50, 0.30),
-        'ring': (0.67, 0.30), 'cross': (0.83, 0.30)}
+# Hues in turns of the color wheel. A drift below the distance of two classes, 1/6, keeps the looks of a class closer to
+# its own past than to another class: pseudo-labels can follow it.
+HUES = {name: k / 6 for k, name in enumerate(CLASSES[1:])}
+DRIFT = 0.12
 
 
 def hsv(hue: float, saturation: float, value: float) -> np.ndarray:
@@ -85,8 +86,7 @@ def paint_object(image: np.ndarray, mask: np.ndarray, label: int, look: float, r
     x, y = (x - center[0]) / radius, (y - center[1]) / radius
     u, v = x * np.cos(turn) + y * np.sin(turn), y * np.cos(turn) - x * np.sin(turn)
     inside = region(name, u, v, look)
-    start, drift = HUES[name]
-    hue = start + drift * look + rng.uniform(-0.02, 0.02)
+    hue = HUES[name] + DRIFT * look + rng.uniform(-0.02, 0.02)
     first = hsv(hue, 0.85 - 0.35 * look, 0.95 - 0.2 * look)
     second = hsv(hue + 0.06, 0.6 + 0.3 * look, 0.45 + 0.35 * look)
     share = texture(name, u, v, look, rng)[..., None]
@@ -96,9 +96,9 @@ def paint_object(image: np.ndarray, mask: np.ndarray, label: int, look: float, r
 
 def paint_background(light: float, rng: np.random.RandomState) -> np.ndarray:
     """Float [SIZE, SIZE, 3]: two pale colors mingled by noise; their hue drifts with ``light``."""
-    hue = rng.uniform(0, 0.15) + 0.5 * light
+    hue = rng.uniform(0, 0.15) + 0.15 * light
     share = (0.6 * smooth_noise(rng, 4) + 0.4 * smooth_noise(rng, 16))[..., None]
-    return hsv(hue, 0.15 + 0.25 * light, 0.85 - 0.25 * light) * (1 - share) + hsv(hue + 0.1, 0.25, 0.45) * share
+    return hsv(hue, 0.15 + 0.1 * light, 0.85 - 0.2 * light) * (1 - share) + hsv(hue + 0.1, 0.25, 0.45) * share
 
 
 def illuminate(image: np.ndarray, light: float, rng: np.random.RandomState) -> np.ndarray:
@@ -106,9 +106,9 @@ def illuminate(image: np.ndarray, light: float, rng: np.random.RandomState) -> n
     y, x = np.mgrid[:SIZE, :SIZE] / (SIZE - 1.0) - 0.5
     turn = rng.uniform(0, 2 * np.pi)
     slope = 1 + 0.7 * light * (x * np.cos(turn) + y * np.sin(turn))
-    cast = 1 - light * np.array([0.50, 0.35, 0.15])
+    cast = 1 - light * np.array([0.25, 0.175, 0.075])
     image = image * slope[..., None] * cast
-    image = image + rng.normal(0, 0.015 + 0.04 * light, image.shape)
+    image = image + rng.normal(0, 0.015 + 0.02 * light, image.shape)
     return (image * 255).clip(0, 255).round().astype(np.uint8)
 
 
