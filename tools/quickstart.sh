@@ -14,7 +14,7 @@ finish() {
     local code=$?
     if [ "$code" -eq 0 ]; then
         say "OK: $TASK finished in $SECONDS s"
-    elif [ "$code" -eq 130 ]; then
+    elif [ "$code" -eq 130 ] || [ "$code" -eq 143 ]; then
         say "INTERRUPTED: $TASK, during: $STEP"
     else
         say "FAILED: $TASK, during: $STEP (exit code $code); the lines above say why" >&2
@@ -22,6 +22,7 @@ finish() {
 }
 trap finish EXIT
 trap 'exit 130' INT
+trap 'exit 143' TERM HUP
 
 # Prints the interpreter for new environments.
 find_python() {
