@@ -1,5 +1,5 @@
 _base_ = [
-    '../_base_/models/deeplabv3plus_lite0.py', '../_base_/datasets/camvid_half.py', '../_base_/schedules/laptop_3k.py',
+    '../_base_/models/deeplabv3plus_lite0.py', '../_base_/datasets/camvid_half.py', '../_base_/schedules/laptop.py',
     '../_base_/default_runtime.py'
 ]
 model = dict(data_preprocessor=dict(size=_base_.crop_size))

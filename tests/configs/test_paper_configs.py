@@ -404,7 +404,7 @@ def test_trains_and_validates(leaf, options, num_classes, tmp_path, data_roots):
     is_semi = leaf.startswith('pcr/')
     expected = {'decode.loss_ohem'}
     if num_classes == 19:
-        expected.add('aux_0.loss_ohem' if is_semi else 'aux.loss_ohem')  # mmseg does not count a single head
+        expected.add('aux.loss_ohem')
     prototypes = {'proto_labeled.loss_ce', 'proto_unlabeled.loss_ce'}
     assert {key for key in first if '.loss' in key} == expected | (prototypes if is_semi else set())
     assert {key for key in second if '.loss' in key} == expected | (

@@ -239,8 +239,10 @@ class SemiEncoderDecoder(EncoderDecoder):
         """The heads' own losses on the labeled images, auxiliary heads included."""
         out = step.out_labeled
         losses = add_prefix(self.decode_head.loss_by_feat(out.logits, data_samples), 'decode')
-        for i, (head, logits) in enumerate(zip(self._aux_heads(self), out.aux_logits, strict=True)):
-            losses.update(add_prefix(head.loss_by_feat(logits, data_samples), f'aux_{i}'))
+        heads = self._aux_heads(self)
+        for i, (head, logits) in enumerate(zip(heads, out.aux_logits, strict=True)):
+            name = f'aux_{i}' if len(heads) > 1 else 'aux'
+            losses.update(add_prefix(head.loss_by_feat(logits, data_samples), name))
         return losses
 
     def unsupervised_loss(self, step: Step) -> Dict[str, Tensor]:

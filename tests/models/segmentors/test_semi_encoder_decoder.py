@@ -175,7 +175,7 @@ def test_draws_depend_on_seed_rank_and_iteration_only(tiny_cfg, make_batch):
 
 def test_only_loss_keys_are_summed(tiny_cfg, make_batch):
     losses = run_loss(build(tiny_cfg), make_batch())
-    assert {k for k in losses if 'loss' in k} == {'decode.loss_ce', 'aux_0.loss_ce', 'unsup_0.loss_ce'}
+    assert {k for k in losses if 'loss' in k} == {'decode.loss_ce', 'aux.loss_ce', 'unsup_0.loss_ce'}
 
 
 def test_misuse_is_explained(tiny_cfg, make_batch):

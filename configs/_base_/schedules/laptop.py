@@ -1,0 +1,17 @@
+# 1,500 steps on two cores: the whole run for every method, labeled-only for its first half (docs/benchmarks/camvid.md).
+max_iters = 1500
+optim_wrapper = dict(
+    type='OptimWrapper',
+    constructor='SemiOptimWrapperConstructor',  # leaves the teacher out; for plain models the same as mmengine's
+    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.01))
+param_scheduler = dict(type='PolyLR', eta_min=0, power=0.9, begin=0, end=max_iters, by_epoch=False)
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=250)
+val_cfg = dict(type='ValLoop')
+test_cfg = dict(type='TestLoop')
+default_hooks = dict(
+    timer=dict(type='IterTimerHook'),
+    logger=dict(type='LoggerHook', interval=50, log_metric_by_epoch=False),
+    param_scheduler=dict(type='ParamSchedulerHook'),
+    checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=250, save_best='mIoU', max_keep_ckpts=1),
+    sampler_seed=dict(type='DistSamplerSeedHook'),
+    visualization=dict(type='SegVisualizationHook'))

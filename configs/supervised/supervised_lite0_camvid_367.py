@@ -1,0 +1,3 @@
+# The ceiling: every label of the training set.
+_base_ = './supervised_lite0_camvid_24.py'
+train_dataloader = dict(dataset=dict(ann_file=''))

@@ -1,0 +1,259 @@
+"""Hooks inside a real runner on a few generated images: the teacher's path, prototypes, resume, misuse."""
+import copy
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+CLASSES = ('a', 'b', 'c', 'd')
+
+
+@pytest.fixture
+def data_root(tmp_path):
+    """Six labeled, eight unlabeled and two validation images of 33 x 33 in mmseg's layout."""
+    rng = np.random.default_rng(0)
+    root = tmp_path / 'data'
+    for split, count in (('train', 6), ('unlabeled', 8), ('val', 2)):
+        (root / 'img' / split).mkdir(parents=True)
+        (root / 'ann' / split).mkdir(parents=True)
+        for i in range(count):
+            label = np.kron(rng.integers(4, size=(3, 3)), np.ones((11, 11))).astype(np.uint8)
+            image = (label[..., None] * 60 + rng.integers(40, size=(33, 33, 3))).astype(np.uint8)
+            cv2.imwrite(str(root / 'img' / split / f'{i}.png'), image)
+            if split != 'unlabeled':
+                cv2.imwrite(str(root / 'ann' / split / f'{i}.png'), label)
+    return root
+
+
+@pytest.fixture
+def make_cfg(tiny_pcr_cfg, data_root, tmp_path):
+
+    def make(work_dir='run', max_iters=6, start_iter=2, counts=(2, 2), **overrides):
+        tiny_pcr_cfg.update(start_iter=start_iter, eval_with='both')
+        load, pack = [dict(type='LoadImageFromFile')], [dict(type='PackSegInputs')]
+        masks = [dict(type='LoadAnnotations'), dict(type='CheckSegMap', num_classes=4)]
+
+        def dataset(split):
+            return dict(
+                type='BaseSegDataset', data_root=str(data_root), img_suffix='.png', metainfo=dict(classes=CLASSES),
+                data_prefix=dict(img_path=f'img/{split}', seg_map_path=f'ann/{split}'), pipeline=load + masks + pack)
+
+        unlabeled = dict(
+            type='UnlabeledDataset', data_root=str(data_root), data_prefix=dict(img_path='img/unlabeled'),
+            pipeline=load + pack)
+        cfg = dict(
+            default_scope='mmseg',
+            custom_imports=dict(imports=['mmseg_semi']),
+            model=copy.deepcopy(tiny_pcr_cfg),
+            train_dataloader=dict(
+                batch_size=sum(counts), num_workers=0, collate_fn=dict(type='semi_collate'),
+                sampler=dict(type='LabeledUnlabeledSampler', counts=counts),
+                dataset=dict(type='SemiDataset', labeled=dataset('train'), unlabeled=unlabeled)),
+            val_dataloader=dict(
+                batch_size=1, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False),
+                dataset=dataset('val')),
+            val_evaluator=[dict(type='IoUMetric'), dict(type='StudentIoUMetric')],
+            optim_wrapper=dict(
+                type='OptimWrapper', constructor='SemiOptimWrapperConstructor',
+                optimizer=dict(type='SGD', lr=0.05, momentum=0.9)),
+            train_cfg=dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=3),
+            val_cfg=dict(type='ValLoop'),
+            custom_hooks=[dict(type='EMATeacherHook', decay=0.6), dict(type='PrototypeInitHook'),
+                          dict(type='KeptShareHook', interval=2)],
+            default_hooks=dict(checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=3, max_keep_ckpts=-1)),
+            log_processor=dict(by_epoch=False), log_level='WARNING',
+            randomness=dict(seed=7), work_dir=str(tmp_path / work_dir), experiment_name=work_dir.replace('/', '_'))
+        cfg = Config(cfg)
+        cfg.merge_from_dict(overrides)
+        return cfg
+
+    return make
+
+
+def train(cfg):
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    return runner
+
+
+class Recorder:
+    """Student, teacher and pseudo-label phase after every iteration."""
+
+    priority = 'LOWEST'
+
+    def __new__(cls):
+        from mmengine.hooks import Hook
+
+        class _Recorder(Hook):
+            priority = 'LOWEST'
+
+            def __init__(self):
+                self.student, self.teacher, self.counts = [], [], []
+
+            def after_train_iter(self, runner, **kwargs):
+                model = runner.model
+                self.student.append({k: v.clone() for k, v in model.state_dict().items()})
+                self.teacher.append({k: v.clone() for k, v in model.teacher.state_dict().items()})
+
+        return _Recorder()
+
+
+@pytest.mark.parametrize('buffers', ['average', 'copy'])
+def test_teacher_follows_a_slow_average(make_cfg, buffers):
+    cfg = make_cfg(max_iters=7, start_iter=3)
+    cfg.custom_hooks[0].buffers = buffers
+    runner = Runner.from_cfg(cfg)
+    recorder = Recorder()
+    runner.register_hook(recorder)
+    runner.train()
+    expected = None
+    for i, (student, teacher) in enumerate(zip(recorder.student, recorder.teacher, strict=True)):
+        s = max(i - 3, 0)
+        decay = 0. if i <= 3 else min(1 - 1 / (s + 1), 0.6)
+        for name, value in teacher.items():
+            averaged = value.is_floating_point() and (buffers == 'average' or 'running' not in name)
+            mine = decay * expected[name] + (1 - decay) * student[name] if decay and averaged else student[name]
+            torch.testing.assert_close(value, mine, msg=f'iteration {i}: {name}')
+        expected = teacher
+    assert not torch.equal(expected['backbone.conv1.weight'], recorder.student[-1]['backbone.conv1.weight'])
+
+
+def test_prototypes_are_clustered_when_the_semi_phase_starts(make_cfg):
+    runner = Runner.from_cfg(make_cfg(max_iters=4, start_iter=2))
+    recorder = Recorder()
+    runner.register_hook(recorder)
+    runner.train()
+    flags = [bool(s['prototype_head.initialized']) for s in recorder.student]
+    assert flags == [False, False, True, True]
+    assert recorder.student[-1]['prototype_head.class_valid'].all()
+    assert not torch.equal(recorder.student[2]['prototype_head.bank'], recorder.student[3]['prototype_head.bank'])
+
+
+def test_a_stopped_run_resumes_to_the_same_weights(make_cfg):
+    whole = train(make_cfg('whole', max_iters=6)).model.state_dict()
+    stopped = make_cfg('stopped', max_iters=6)
+    stopped.train_cfg.max_iters = 3
+    train(stopped)
+    again = make_cfg('stopped', max_iters=6)
+    again.resume = True
+    runner = train(again)
+    resumed = runner.model.state_dict()
+    for name, tensor in whole.items():
+        torch.testing.assert_close(resumed[name], tensor, msg=name)
+    assert bool(resumed['prototype_head.initialized'])
+    saved = torch.load(f'{again.work_dir}/iter_6.pth', weights_only=False)
+    assert saved['ema_teacher'] == {'updates': 4}  # iterations 2..5
+
+
+def test_load_from_keeps_a_teacher_and_fills_a_missing_one(make_cfg, tmp_path):
+    state = train(make_cfg('first', max_iters=6)).model.state_dict()
+    path = f"{make_cfg('first').work_dir}/iter_6.pth"
+    for name, drop in (('with', False), ('without', True)):
+        checkpoint = torch.load(path, weights_only=False)
+        if drop:
+            checkpoint['state_dict'] = {k: v for k, v in checkpoint['state_dict'].items() if 'teacher' not in k}
+        torch.save(checkpoint, tmp_path / f'{name}.pth')
+        runner = Runner.from_cfg(make_cfg(name, load_from=str(tmp_path / f'{name}.pth')))
+        runner.load_or_resume()
+        key = 'backbone.conv1.weight'
+        expected = state[key] if drop else state[f'teacher.{key}']
+        assert torch.equal(runner.model.teacher.state_dict()[key], expected)
+        hook = next(h for h in runner.hooks if type(h).__name__ == 'EMATeacherHook')
+        assert hook.updates == (0 if drop else 4)
+
+
+def test_gradient_accumulation_moves_the_teacher_once_per_optimizer_step(make_cfg):
+    runner = Runner.from_cfg(make_cfg(max_iters=6, start_iter=0, **{'optim_wrapper.accumulative_counts': 3}))
+    recorder = Recorder()
+    runner.register_hook(recorder)
+    runner.train()
+    weights = [t['decode_head.conv_seg.weight'] for t in recorder.teacher]
+    changed = [not torch.equal(a, b) for a, b in zip(weights[:-1], weights[1:], strict=True)]
+    assert changed == [False, True, False, False, True]
+
+
+def test_validation_reports_teacher_and_student(make_cfg):
+    scalars = train(make_cfg()).message_hub.log_scalars
+    assert {'val/mIoU', 'val/student/mIoU'} <= set(scalars)
+
+
+@pytest.mark.parametrize('overrides,error,words', [
+    ({'train_dataloader.batch_size': 5}, ValueError, r'batch_size is 5.*counts=\(2, 2\).*sum to 4'),
+    ({'train_dataloader.sampler.infinite': False}, ValueError, 'IterBasedTrainLoop.*infinite=False'),
+    ({'train_cfg': dict(_delete_=True, type='EpochBasedTrainLoop', max_epochs=1)}, ValueError,
+     'EpochBasedTrainLoop.*infinite=True'),
+    ({'train_dataloader.sampler': dict(_delete_=True, type='InfiniteSampler')}, TypeError, 'LabeledUnlabeledSampler'),
+    ({'model.start_iter': 6}, ValueError, 'start_iter=6.*6 iterations'),
+])
+def test_a_feed_that_cannot_work_is_refused_before_the_first_step(make_cfg, overrides, error, words):
+    runner = Runner.from_cfg(make_cfg(**overrides))
+    with pytest.raises(error, match=words):
+        runner.train()
+    assert runner.iter == 0
+
+
+def test_epoch_loop(make_cfg):
+    cfg = make_cfg(**{
+        'train_cfg': dict(_delete_=True, type='EpochBasedTrainLoop', max_epochs=2),
+        'train_dataloader.sampler.infinite': False, 'log_processor.by_epoch': True,
+        'default_hooks.checkpoint.by_epoch': True, 'default_hooks.checkpoint.interval': 1})
+    assert train(cfg).iter == 8
+
+
+def test_prototype_file(make_cfg, tmp_path):
+    cfg = make_cfg(max_iters=3, start_iter=1)
+    missing = str(tmp_path / 'none.pth')
+    cfg.custom_hooks[1].file = missing
+    with pytest.raises(FileNotFoundError, match='none.pth.*make_prototypes.py'):
+        Runner.from_cfg(cfg).train()
+    for content, words in (({'bank': torch.zeros(1)}, 'class_valid'),
+                           ({'bank': torch.zeros(3, 2, 12), 'class_valid': torch.ones(3, dtype=torch.bool)},
+                            r'\(4, 2, 12\).*\(3, 2, 12\)')):
+        torch.save(content, missing)
+        cfg.experiment_name += '_'
+        with pytest.raises(ValueError, match=words):
+            Runner.from_cfg(cfg).train()
+    bank = torch.rand(4, 2, 12)
+    torch.save(dict(bank=bank, class_valid=torch.ones(4, dtype=torch.bool)), missing)
+    cfg.experiment_name += '_'
+    runner = Runner.from_cfg(cfg)
+    recorder = Recorder()
+    runner.register_hook(recorder)
+    runner.train()
+    first = recorder.student[0]['prototype_head.bank']
+    assert recorder.student[0]['prototype_head.initialized'] and (first - bank).abs().max() < 0.1
+    assert not torch.equal(first, bank)  # labeled pixels already moved it
+
+
+def test_hooks_refuse_a_plain_segmentor(make_cfg):
+    cfg = make_cfg()
+    for key in ('labeler', 'branches', 'prototype_head', 'joint_forward', 'start_iter', 'eval_with'):
+        cfg.model.pop(key)
+    cfg.model.type = 'EncoderDecoder'
+    with pytest.raises(TypeError, match='SemiEncoderDecoder, found EncoderDecoder'):
+        Runner.from_cfg(cfg).train()
+
+
+def test_kept_share_near_zero_is_told(make_cfg, caplog):
+    cfg = make_cfg(start_iter=0, **{'model.labeler.threshold': 1.0, 'log_level': 'INFO'})
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    log = next((runner.work_dir and __import__('pathlib').Path(cfg.work_dir)).glob('*/*.log')).read_text()
+    assert 'kept only 0.00%' in log and 'labeler.threshold' in log
+
+
+def test_student_metric_needs_both(make_cfg):
+    cfg = make_cfg(**{'model.eval_with': 'teacher'})
+    with pytest.raises(ValueError, match="eval_with='both'"):
+        Runner.from_cfg(cfg).train()
+
+
+def test_unlabeled_masks_do_not_matter(make_cfg, data_root):
+    state = train(make_cfg('clean', max_iters=3, start_iter=0)).model.state_dict()
+    for i in range(8):  # masks appear, and they are garbage
+        (data_root / 'ann' / 'unlabeled' / f'{i}.png').write_bytes(b'not a mask')
+    again = train(make_cfg('garbage', max_iters=3, start_iter=0)).model.state_dict()
+    assert all(torch.equal(state[k], again[k]) for k in state)

@@ -1,0 +1,71 @@
+"""The measuring tools, each run briefly as a user calls it."""
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+TOOLS = ROOT / 'tools' / 'analysis_tools'
+PCR = 'configs/pcr/pcr_lite0_camvid_24.py'
+CAMVID = Path(os.environ.get('CAMVID_ROOT', ROOT / '../shared/data/camvid'))
+
+
+def run(tool, *args, fails=False):
+    """Runs a tool on the CPU; returns its last line, parsed, or what it printed if it should fail."""
+    env = {**os.environ, 'CUDA_VISIBLE_DEVICES': '-1', 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)}
+    result = subprocess.run([sys.executable, '-W', 'ignore', str(TOOLS / tool), *map(str, args)], cwd=ROOT, env=env,
+                            text=True, timeout=600, capture_output=True)
+    assert (result.returncode != 0) == fails, result.stdout[-2000:] + result.stderr[-4000:]
+    return result.stderr if fails else json.loads(result.stdout.splitlines()[-1])
+
+
+@pytest.mark.slow
+def test_step_cost():
+    result = run('step_cost.py', PCR, '--steps', 2, '--json', '--cfg-options', 'crop_size=(64,64)',
+                 'model.data_preprocessor.size=(64,64)', 'train_dataloader.sampler.counts=(2,1)')
+    assert result['config'] == PCR and result['steps'] == 2 and result['device'].startswith('CPU')
+    assert 0.5 < result['ratio_of_cpu_time'] < 5 and result['ratio'] > 0
+    stages = result['stages']
+    assert {'preprocess', 'teacher forward', 'pseudo label', 'strong views', 'student forward', 'supervised loss',
+            'unsupervised loss', 'extra losses', 'backward', 'optimizer', 'ema', 'other'} <= stages.keys()
+    assert sum(row['share'] for row in stages.values()) == pytest.approx(1, abs=0.01)
+    for name, row in stages.items():
+        in_bare = name in ('teacher forward', 'student forward', 'backward', 'optimizer', 'other')
+        assert (row['bare_ms'] > 0) == in_bare, name
+    # Two labeled and one mixed image pass the student, one image the teacher.
+    assert stages['teacher forward']['bare_ms'] < stages['student forward']['bare_ms']
+
+
+def test_step_cost_needs_a_method():
+    message = run('step_cost.py', 'configs/supervised/supervised_lite0_camvid_24.py', fails=True)
+    assert "step_cost needs a semi-supervised config; its model.type is 'EncoderDecoder'" in message
+
+
+@pytest.mark.slow
+def test_prototype_memory():
+    result = run('prototype_memory.py', '--images', 2, '--crop', 257, '--channels', 256, '--json')
+    assert result['loss'] > 0 and result['loss_difference'] < 1e-5
+    assert result['gradient_difference'] < 1e-4
+    # The resized feature alone: 2 x 256 x 257 x 257 floats.
+    assert result['reference_extra_mb'] > 0.9 * 2 * 256 * 257 * 257 * 4 / 1e6
+    assert result['ours_extra_mb'] < result['reference_extra_mb'] / 2
+
+
+@pytest.mark.slow
+def test_ema_speed():
+    result = run('ema_speed.py', '--depth', 18, '--repeats', 3, '--json')
+    assert result['ratio'] > 0.5 and result['tensors'] > 100 and result['megabytes'] > 40
+    assert result['repeats'] == 3 and result['ours_ms'] > 0
+
+
+@pytest.mark.slow
+def test_loader_cost():
+    if not (CAMVID / 'img_dir').is_dir():
+        pytest.skip(f'no CamVid in {CAMVID}; set CAMVID_ROOT')
+    result = run('loader_cost.py', PCR, '--samples', 5, '--json')
+    assert result['config'] == PCR and result['samples'] == 5
+    assert result['labeled_ms'] > 0 and result['unlabeled_ms'] > 0
+    assert result['batch_ms'] == pytest.approx(8 * result['labeled_ms'] + 8 * result['unlabeled_ms'], abs=0.1)
