@@ -37,7 +37,7 @@ DEFAULT_DATA = '../shared/data/camvid'
 # (width, height) of the images and (height, width) of the crops; None keeps the config's. methods: the default of
 # --methods, None is all.
 PROFILES = {
-    'smoke': dict(steps=16, val=8, scale=None, crop=None, amp=False, methods=['supervised', 'pcr'],
+    'smoke': dict(steps=10, val=5, scale=None, crop=None, amp=False, methods=['supervised', 'pcr'],
                   splits=['drives_24'],
                   options={'val_dataloader.dataset.indices': 8, 'default_hooks.logger.interval': 1}),
     'laptop': dict(steps=None, val=None, scale=None, crop=None, amp=False, methods=None,
@@ -432,8 +432,8 @@ class Job:
         return f'{name}: [{bar:.<20}] {done}/{self.row.steps} {rate}'
 
     def stop(self) -> None:
-        """Ends the process and its workers."""
-        for name, patience in ((signal.SIGINT, 15), (signal.SIGTERM, 5), (signal.SIGKILL, None)):
+        """Ends the process and its workers; what it saved before stays."""
+        for name, patience in ((signal.SIGTERM, 10), (signal.SIGKILL, None)):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, name)
             with contextlib.suppress(subprocess.TimeoutExpired):
