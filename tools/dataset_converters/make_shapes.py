@@ -26,8 +26,8 @@ CLASSES = ('background', 'disk', 'box', 'triangle', 'star', 'ring', 'cross')
 SPLITS = ('train', 'unlabeled', 'val')
 KNOWN = 0.35  # labeled scenes draw look and light from [0, KNOWN]
 
-# Hues in turns of the color wheel. A drift below the distance of two classes, 1/6, keeps the looks of a class closer to
-# its own past than to another class: pseudo-labels can follow it.
+# Hues in turns of the color wheel; classes are 1/6 apart. The drift leaves a gap before the next class begins, so that a
+# pseudo-label can follow a class to its last look, while labeled looks alone put the border short of it.
 HUES = {name: k / 6 for k, name in enumerate(CLASSES[1:])}
 DRIFT = 0.12
 
@@ -86,9 +86,9 @@ def paint_object(image: np.ndarray, mask: np.ndarray, label: int, look: float, r
     x, y = (x - center[0]) / radius, (y - center[1]) / radius
     u, v = x * np.cos(turn) + y * np.sin(turn), y * np.cos(turn) - x * np.sin(turn)
     inside = region(name, u, v, look)
-    hue = HUES[name] + DRIFT * look + rng.uniform(-0.02, 0.02)
+    hue = HUES[name] + DRIFT * look + rng.uniform(-0.01, 0.01)
     first = hsv(hue, 0.85 - 0.35 * look, 0.95 - 0.2 * look)
-    second = hsv(hue + 0.06, 0.6 + 0.3 * look, 0.45 + 0.35 * look)
+    second = hsv(hue, 0.6 + 0.3 * look, 0.45 + 0.2 * look)
     share = texture(name, u, v, look, rng)[..., None]
     image[inside] = (first * (1 - share) + second * share)[inside]
     mask[inside] = label
