@@ -3,7 +3,7 @@
 Everything of this package registers straight into mmseg's registries, so configs name our parts without a scope prefix.
 """
 from mmengine.registry import FUNCTIONS, Registry
-from mmseg.registry import (DATA_SAMPLERS, DATASETS, HOOKS, METRICS, MODELS, OPTIM_WRAPPER_CONSTRUCTORS, TRANSFORMS)
+from mmseg.registry import DATA_SAMPLERS, DATASETS, HOOKS, METRICS, MODELS, OPTIM_WRAPPER_CONSTRUCTORS, TRANSFORMS
 
 # The scope is mmseg's: with a scope of its own every build would log a fallback warning.
 BATCH_AUGMENTS = Registry('batch augment', scope='mmseg', locations=['mmseg_semi.models.augments'])

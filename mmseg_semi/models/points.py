@@ -89,8 +89,12 @@ class PointReader:
 
 def _gather(feature: Tensor, index: Tensor, weight: Tensor) -> Tensor:
     flat = feature.flatten(2)  # [N, D, h * w]
-    value = flat.index_select(2, index.flatten()).float().unflatten(2, index.shape)  # [N, D, 4, P]
-    return torch.einsum('ndkp,kp->npd', value, weight)
+    shape = (*flat.shape[:2], index.shape[1])
+    out = torch.zeros(shape, device=feature.device)
+    # Corner by corner: one [N, D, P] at a time. gather, since index_select is slow along the last axis on a CPU.
+    for corner, share in zip(index, weight, strict=True):
+        out.addcmul_(flat.gather(2, corner.expand(shape)).float(), share)
+    return out.transpose(1, 2).contiguous()
 
 
 class _TapPoints(torch.autograd.Function):
@@ -106,9 +110,10 @@ class _TapPoints(torch.autograd.Function):
     def backward(ctx, grad_feature: Tensor, grad_points: Tensor):
         index, weight = ctx.saved_tensors
         shape, dtype, device = ctx.feature_like
-        share = grad_points.transpose(1, 2)[:, :, None, :] * weight  # [N, D, 4, P]
+        grad_points = grad_points.transpose(1, 2).contiguous()  # [N, D, P]
         # In place: the tapped module starts with a convolution, whose input gradient is freshly made and ours alone.
         if not grad_feature.is_contiguous():
             grad_feature = grad_feature.contiguous()
-        grad_feature.flatten(2).index_add_(2, index.flatten(), share.flatten(2).to(dtype))
+        for corner, share in zip(index, weight, strict=True):
+            grad_feature.flatten(2).index_add_(2, corner, (grad_points * share).to(dtype))
         return grad_feature, None, None

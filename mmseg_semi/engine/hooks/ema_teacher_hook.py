@@ -81,7 +81,8 @@ class EMATeacherHook(Hook):
             raise ValueError(f'model.start_iter={self.model.start_iter}, but training ends after {runner.max_iters} '
                              'iterations: the teacher would never label')
         self.ema = EMA(self.model.teacher, self.model, self.buffers)
-        runner.logger.info(f'Teacher: {"continues after %d updates" % self.updates if self.updates else "starts as a copy of the student"}.')
+        state = f'continues after {self.updates} updates' if self.updates else 'starts as a copy of the student'
+        runner.logger.info(f'The teacher {state}.')
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Optional[dict] = None) -> None:
         """Tells the model seed, rank and iteration, on which alone its draws depend."""

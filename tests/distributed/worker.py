@@ -1,0 +1,84 @@
+"""One rank of the two-process tests: `python worker.py CASE OUT`, with RANK and WORLD_SIZE in the environment.
+
+Trains the tiny PCR for three steps on this rank's half of a fixed batch and saves what became of it. GroupNorm instead
+of BN, so that a union of batches and two halves of it mean the same.
+"""
+import copy
+import os
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from conftest import TINY  # noqa: E402
+from mmengine.config import ConfigDict  # noqa: E402
+from mmengine.model import MMDistributedDataParallel  # noqa: E402
+from mmengine.registry import init_default_scope  # noqa: E402
+from mmengine.structures import PixelData  # noqa: E402
+from mmseg.structures import SegDataSample  # noqa: E402
+
+from mmseg_semi.models.ema import EMA, ema_decay  # noqa: E402
+from mmseg_semi.registry import MODELS  # noqa: E402
+
+
+def model_cfg(threshold: float) -> ConfigDict:
+    cfg = ConfigDict(copy.deepcopy(TINY))
+    cfg.update(type='PCR', prototype_head=dict(num_prototypes=2, grid_size=8), auxiliary_head=None,
+               labeler=dict(type='ThresholdLabeler', threshold=threshold), branches=[dict(augments=[])])
+    norm = dict(type='GN', num_groups=2)
+    cfg.backbone.norm_cfg, cfg.decode_head.norm_cfg = norm, norm
+    return cfg
+
+
+def sample(index: int, labeled: bool, case: str) -> dict:
+    generator = torch.Generator().manual_seed(index)
+    data = SegDataSample()
+    if labeled:
+        label = torch.randint(3, (1, 33, 33), generator=generator)  # class 3 is nowhere
+        if case == 'one class per rank':
+            label.fill_(index // 2)
+        if case == 'nothing on rank 1' and index >= 2:
+            label.fill_(255)
+        data.gt_sem_seg = PixelData(data=label)
+    return dict(inputs=torch.randint(256, (3, 33, 33), generator=generator, dtype=torch.uint8), data_samples=data)
+
+
+def batch_of(rank: int, world: int, case: str) -> dict:
+    from mmseg_semi.datasets import semi_collate
+    mine = range(4)[rank * 4 // world:(rank + 1) * 4 // world]
+    return semi_collate([sample(i, True, case) for i in mine] + [sample(i + 10, False, case) for i in mine])
+
+
+def main(case: str, out: str) -> None:
+    rank, world = int(os.environ['RANK']), int(os.environ['WORLD_SIZE'])
+    torch.set_num_threads(1)
+    if world > 1:
+        dist.init_process_group('gloo')
+    init_default_scope('mmseg')
+    torch.manual_seed(0)
+    # Nothing confident on any rank in one case: a threshold that no pixel reaches.
+    model = MODELS.build(model_cfg(1.0 if case == 'nothing on rank 1' else 0.0))
+    model.init_weights()
+    valid = torch.tensor([True, True, True, case != 'class without prototypes'])
+    model.prototype_head.set_bank(torch.rand(model.prototype_head.bank.shape), valid)
+    model.train()
+    wrapped = MMDistributedDataParallel(model, broadcast_buffers=False) if world > 1 else model
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    ema, history = EMA(model.teacher, model), []
+    for iteration in range(3):
+        model.begin_iter(iteration, seed=0, rank=0)  # the same picked pixels on both ranks, as in the union
+        data = model.data_preprocessor(batch_of(rank, world, case), True)
+        losses = wrapped(**data, mode='loss')
+        loss = sum(v for k, v in losses.items() if 'loss' in k)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        ema.update(ema_decay(iteration, 0.9))
+        history.append(loss.detach())
+    torch.save(dict(state=model.state_dict(), loss=torch.stack(history)), f'{out}.{rank}')
+
+
+if __name__ == '__main__':
+    main(*sys.argv[1:])

@@ -1,0 +1,70 @@
+import pytest
+import torch
+
+from mmseg_semi.models.prototype_clustering import PixelReservoir, cluster, collect, sample_pixels
+
+
+def test_two_clear_clusters_are_found_and_keep_their_raw_norm():
+    generator = torch.Generator().manual_seed(0)
+    reservoir = PixelReservoir(1, 1000, generator)
+    first = torch.tensor([10., 0.]) + torch.randn(50, 2, generator=generator) * 0.1
+    second = torch.tensor([0., 3.]) + torch.randn(50, 2, generator=generator) * 0.1
+    reservoir.add(0, torch.cat([first, second]))
+    bank, valid = cluster(reservoir, 2, 2, seed=0)
+    assert valid.tolist() == [True]
+    got = sorted(bank[0].tolist())
+    torch.testing.assert_close(torch.tensor(got), torch.stack([second.mean(0), first.mean(0)]))
+
+
+@pytest.mark.parametrize('samples,expected', [
+    ([], None), ([[1., 2.]], [[1., 2.]] * 3), ([[1., 2.], [3., 4.]], [[1., 2.], [3., 4.], [3., 4.]]),
+    ([[1., 2.], [1., 2.], [3., 4.]], [[1., 2.], [3., 4.], [3., 4.]])])
+def test_fewer_samples_than_prototypes(samples, expected):
+    reservoir = PixelReservoir(1, 10, torch.Generator())
+    reservoir.add(0, torch.tensor(samples).reshape(-1, 2))
+    bank, valid = cluster(reservoir, 3, 2, seed=0)
+    assert valid.item() == bool(samples)
+    assert bank[0].tolist() == (expected or [[0., 0.]] * 3)
+
+
+def test_same_direction_and_different_norms_give_no_empty_row():
+    reservoir = PixelReservoir(1, 10, torch.Generator())
+    reservoir.add(0, torch.tensor([[1., 1.], [2., 2.], [3., 3.], [4., 4.]]))
+    bank, _ = cluster(reservoir, 2, 2, seed=0)
+    assert (bank.abs().sum(dim=2) > 0).all()
+
+
+def test_reservoir_is_a_uniform_sample():
+    hits = torch.zeros(20)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(500):
+        reservoir = PixelReservoir(1, 5, generator)
+        reservoir.add(0, torch.arange(20.)[:, None])
+        hits[torch.stack(reservoir.features[0]).long().squeeze(1)] += 1
+    assert len(reservoir.features[0]) == 5 and reservoir.seen == [20]
+    assert hits.min() > 85 and hits.max() < 165  # 125 expected
+
+
+def test_merged_reservoirs_keep_shares_of_what_each_saw():
+    generator = torch.Generator().manual_seed(0)
+    first, second = (PixelReservoir(1, 100, generator) for _ in range(2))
+    first.add(0, torch.zeros(300, 1))
+    second.add(0, torch.ones(100, 1))
+    first.merge(second)
+    assert len(first.features[0]) == 100 and torch.stack(first.features[0]).sum() == 25 and first.seen == [400]
+
+
+def test_pixels_of_a_class_lie_on_the_class_and_ignored_ones_are_skipped():
+    label_map = torch.tensor([[0, 1, 255], [1, 1, 2]])
+    got = {c: set(zip(r.tolist(), k.tolist(), strict=True))
+           for c, r, k in sample_pixels(label_map, 3, 2, torch.Generator().manual_seed(0))}
+    assert set(got) == {0, 1, 2} and got[0] == {(0, 0)} and got[2] == {(1, 2)}
+    assert len(got[1]) == 2 and got[1] < {(0, 1), (1, 0), (1, 1)}
+
+
+def test_features_are_read_at_the_pixels_relative_position_and_bad_ones_left_out():
+    label_map = torch.tensor([[0, 0], [1, 1]])
+    feature = torch.tensor([[[[1., 2., 3.], [4., 5., 6.], [float('nan'), 8., 9.]]]])  # [1, 1, 3, 3]
+    reservoir = collect([(None, label_map)], lambda _: feature, 2, True, torch.Generator().manual_seed(0))
+    assert sorted(f.item() for f in reservoir.features[0]) == [1., 3.]  # corners to corners
+    assert [f.item() for f in reservoir.features[1]] == [9.]

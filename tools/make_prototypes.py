@@ -1,0 +1,50 @@
+"""Makes the prototypes of PCR from a supervised-only checkpoint of the same architecture and labeled list.
+
+    python tools/make_prototypes.py configs/pcr/pcr_r101_voc.py work_dirs/supervised_r101_voc/iter_49600.pth \
+        --out prototypes.pth
+
+Then train with `PrototypeInitHook(file='prototypes.pth')`: the published way, prototypes from the first step on.
+"""
+import argparse
+import os
+from pathlib import Path
+
+import torch
+from mmengine.config import Config, DictAction
+from mmengine.registry import init_default_scope
+from mmengine.runner import load_checkpoint
+
+from mmseg_semi.engine.hooks.prototype_init_hook import cluster_labeled_pixels
+from mmseg_semi.models.segmentors import PCR
+from mmseg_semi.registry import MODELS
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='a PCR config; it names the labeled images and the validation pipeline')
+    parser.add_argument('checkpoint', help='a supervised-only or PCR checkpoint; its student is used')
+    parser.add_argument('--out', default='prototypes.pth', type=Path)
+    parser.add_argument('--seed', default=0, type=int)
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='settings to override, as in train.py')
+    args = parser.parse_args()
+    if not Path(args.checkpoint).is_file():
+        parser.error(f'no checkpoint {args.checkpoint}')
+    cfg = Config.fromfile(args.config)
+    cfg.merge_from_dict(args.cfg_options or {})
+    init_default_scope(cfg.get('default_scope', 'mmseg'))
+    model = MODELS.build(cfg.model)
+    if not isinstance(model, PCR):
+        parser.error(f'{args.config}: model.type must be PCR, found {cfg.model.type}')
+    load_checkpoint(model, args.checkpoint, map_location='cpu')
+    model.to('cuda' if torch.cuda.is_available() else 'cpu')
+    bank, class_valid = cluster_labeled_pixels(model, cfg, args.seed)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    part = args.out.with_name(f'{args.out.name}.{os.getpid()}.part')
+    torch.save(dict(bank=bank, class_valid=class_valid), part)
+    part.replace(args.out)
+    classes, prototypes, channels = bank.shape
+    print(f'{args.out}: {int(class_valid.sum())} of {classes} classes x {prototypes} prototypes x {channels} channels')
+
+
+if __name__ == '__main__':
+    main()
