@@ -14,8 +14,9 @@ class SemiSegDataPreProcessor(BaseDataPreprocessor):
     """Moves, stacks and pads the labeled and the unlabeled images of a batch; normalization comes last.
 
     Images travel as uint8 and arrive as RGB in [0, 1], since the batch augments work on that range; the segmentor calls
-    :meth:`normalize` right before a network sees them. Padding is right and bottom and is recorded in ``SemiBatch.valid``. A batch without the keys ``labeled`` and ``unlabeled``
-    (validation, test, a plain training batch) goes through mmseg's own ``SegDataPreProcessor`` unchanged.
+    :meth:`normalize` right before a network sees them. Padding is right and bottom and is recorded in
+    ``SemiBatch.valid``. A batch without the keys ``labeled`` and ``unlabeled`` (validation, test, a plain training
+    batch) goes through mmseg's own ``SegDataPreProcessor`` unchanged.
 
     Args:
         mean (Sequence[float]): Per channel, RGB order, in 0..255.

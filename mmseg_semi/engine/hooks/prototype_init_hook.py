@@ -124,7 +124,7 @@ class PrototypeInitHook(Hook):
         self.model.prototype_head.set_bank(bank, class_valid)
         self.done = True
         classes = (runner.train_dataloader.dataset.metainfo or {}).get('classes') or range(len(class_valid))
-        missing = [str(name) for name, ok in zip(classes, class_valid.tolist()) if not ok]
+        missing = [str(name) for name, ok in zip(classes, class_valid.tolist(), strict=True) if not ok]
         note = f'; no labeled pixel of: {", ".join(missing)}' if missing else ''
         runner.logger.info(f'Prototypes from {source}: {bank.shape[0]} classes x {bank.shape[1]} x {bank.shape[2]}'
                            f'{note}.')

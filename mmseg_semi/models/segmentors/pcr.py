@@ -64,7 +64,7 @@ class PCR(SemiEncoderDecoder):
         ignore = self.decode_head.ignore_index
         groups = [(step.out_labeled.tap, *self._at_points(step, step.labels, step.labels != ignore))]
         groups += [(out.tap, *self._at_points(step, view.target.label, view.target.weight > 0))
-                   for out, view in zip(step.out_mixed, step.mixed)]
+                   for out, view in zip(step.out_mixed, step.mixed, strict=True)]
         features = torch.cat([tap.flatten(0, 1) for tap, _, _ in groups])  # [M, D]
         label = torch.cat([label for _, label, _ in groups])
         keep = torch.cat([keep for _, _, keep in groups])
