@@ -26,8 +26,8 @@ CLASSES = ('background', 'disk', 'box', 'triangle', 'star', 'ring', 'cross')
 SPLITS = ('train', 'unlabeled', 'val')
 KNOWN = 0.35  # labeled scenes draw look and light from [0, KNOWN]
 
-# Hues in turns of the color wheel; classes are 1/6 apart. The drift leaves a gap before the next class begins, so that
-# a pseudo-label can follow a class to its last look, while labeled looks alone put the border short of it.
+# Hues in turns of the color wheel; classes are 1/6 apart. The drift leaves a gap before the next class begins, so a
+# pseudo-label can follow a class to its last look, while labeled looks alone put the border short of it.
 HUES = {name: k / 6 for k, name in enumerate(CLASSES[1:])}
 DRIFT = 0.12
 
