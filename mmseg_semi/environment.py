@@ -127,7 +127,7 @@ def allow_own_checkpoints() -> None:
     OpenMMLab's mmengine leaves this undone and so cannot resume from what it saved. Only what its checkpoints hold
     beside tensors is allowed: the log history and numpy's arrays and numbers. OneDL's mmengine does it on its own.
     """
-    if 'mmengine' not in installed()['mmengine'] or Version(_torch_version()) < Version('2.6'):
+    if 'onedl-mmengine' in installed()['mmengine'] or Version(_torch_version()) < Version('2.6'):
         return
     import numpy as np
     import torch

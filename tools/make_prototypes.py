@@ -35,7 +35,11 @@ def main() -> None:
     model = MODELS.build(cfg.model)
     if not isinstance(model, PCR):
         parser.error(f'{args.config}: model.type must be PCR, found {cfg.model.type}')
-    load_checkpoint(model, args.checkpoint, map_location='cpu')
+    checkpoint = load_checkpoint(model, args.checkpoint, map_location='cpu')
+    state = checkpoint.get('state_dict', checkpoint)
+    missing = [name for name, _ in model.named_parameters() if name.split('.')[0] != 'teacher' and name not in state]
+    if missing:
+        parser.error(f'{args.checkpoint} lacks {len(missing)} tensors of the student, the first is {missing[0]}')
     model.to('cuda' if torch.cuda.is_available() else 'cpu')
     bank, class_valid = cluster_labeled_pixels(model, cfg, args.seed)
     args.out.parent.mkdir(parents=True, exist_ok=True)

@@ -55,8 +55,9 @@ def load_config(args: argparse.Namespace) -> Config:
         cfg.tta_model.module = cfg.model
         cfg.model = cfg.tta_model
     if args.out is not None:
-        cfg.test_evaluator['output_dir'] = args.out
-        cfg.test_evaluator['keep_results'] = True
+        # The first of several evaluators is the predicting network's; the others look at the same images.
+        evaluator = cfg.test_evaluator[0] if isinstance(cfg.test_evaluator, list) else cfg.test_evaluator
+        evaluator.update(output_dir=args.out, keep_results=True)
     return cfg
 
 
@@ -68,6 +69,7 @@ def _show(cfg: Config, args: argparse.Namespace) -> None:
                          f'but the config has only the hooks {", ".join(cfg.default_hooks)}')
     hook = cfg.default_hooks.visualization
     hook.draw = True
+    hook.interval = 1  # OpenMMLab's hook would paint every 50th batch only
     if args.show:
         hook.show = True
         hook.wait_time = args.wait_time

@@ -10,6 +10,5 @@ log_processor = dict(by_epoch=False)
 log_level = 'INFO'
 load_from = None
 resume = False
-tta_model = dict(type='SegTTAModel')
 # Fixed: a resumed run then sees the same images and the same mixes as an unbroken one.
 randomness = dict(seed=0)

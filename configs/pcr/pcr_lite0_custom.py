@@ -1,7 +1,8 @@
-# PCR on your own images: copy this file into configs/pcr/, edit the next four settings, train.
+# PCR on your own images: copy this file into configs/pcr/, edit the next five settings, train.
 # root/labeled/{images,masks}, root/unlabeled (any folders below it), root/val/{images,masks}; a mask is a PNG of the
 # same name as its image whose pixels are class indices 0, 1, ... in the order below, 255 = ignore.
 root = 'data/mine'
+img_suffix = '.jpg'  # of labeled and validation images; unlabeled ones may have any
 classes = ('background', 'foreground')
 scale, crop_size = (512, 512), (320, 320)  # images are resized into scale (w, h) x 0.5..2; crops are (h, w)
 max_iters = 4000
@@ -26,7 +27,7 @@ weak = [
 load = [dict(type='LoadImageFromFile')]
 masks = [dict(type='LoadAnnotations'), dict(type='CheckSegMap', num_classes=len(classes))]
 labeled = dict(
-    type='BaseSegDataset', data_root=root, metainfo=dict(classes=classes), img_suffix='.jpg', seg_map_suffix='.png',
+    type='BaseSegDataset', data_root=root, metainfo=dict(classes=classes), img_suffix=img_suffix, seg_map_suffix='.png',
     data_prefix=dict(img_path='labeled/images', seg_map_path='labeled/masks'), pipeline=load + masks + weak)
 unlabeled = dict(
     type='UnlabeledDataset', data_root=root, data_prefix=dict(img_path='unlabeled'), pipeline=load + weak)

@@ -1,8 +1,12 @@
-_base_ = [
-    '../_base_/models/deeplabv3plus_lite0.py', '../_base_/datasets/shapes_semi.py', '../_base_/semi/pcr.py',
-    '../_base_/schedules/demo.py', '../_base_/default_runtime.py'
-]
-_base_.semi.data_preprocessor.size = _base_.crop_size
-# A run of 400 steps: its teacher looks back 20 steps, not 100, and labels from the second quarter on.
-_base_.custom_hooks[0].decay = 0.95
-model = dict(_base_.semi, decode_head=dict(num_classes=7), tap='sep_bottleneck', start_iter=100)
+# A backbone swap by inheritance: the demo's run on EfficientNet-Lite0.
+_base_ = './pcr_tiny_shapes.py'
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='mmpretrain.TIMMBackbone',
+        model_name='tf_efficientnet_lite0',
+        features_only=True,
+        output_stride=16,
+        out_indices=(1, 2, 3, 4),
+        init_cfg=dict(type='Pretrained', checkpoint='checkpoints/efficientnet_lite0.pth')),
+    decode_head=dict(in_channels=320, in_index=3))

@@ -1,5 +1,12 @@
-_base_ = [
-    '../_base_/models/deeplabv3plus_lite0.py', '../_base_/datasets/shapes.py', '../_base_/schedules/demo.py',
-    '../_base_/default_runtime.py'
-]
-model = dict(data_preprocessor=dict(size=_base_.crop_size), decode_head=dict(num_classes=7))
+# A backbone swap by inheritance: the demo's run on EfficientNet-Lite0.
+_base_ = './supervised_tiny_shapes.py'
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='mmpretrain.TIMMBackbone',
+        model_name='tf_efficientnet_lite0',
+        features_only=True,
+        output_stride=16,
+        out_indices=(1, 2, 3, 4),
+        init_cfg=dict(type='Pretrained', checkpoint='checkpoints/efficientnet_lite0.pth')),
+    decode_head=dict(in_channels=320, in_index=3))

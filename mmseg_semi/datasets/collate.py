@@ -15,8 +15,7 @@ def semi_collate(samples: Sequence[dict]) -> Dict[str, Dict[str, list]]:
             ``SegDataSample``. A sample is labeled if it carries ``gt_sem_seg``.
 
     Returns:
-        dict: ``{'labeled': {'inputs': list, 'data_samples': list}, 'unlabeled': {...}}``; order kept, a group may be
-        empty.
+        dict: ``{'labeled': {'inputs': list, 'data_samples': list}, 'unlabeled': {...}}``; order kept.
     """
     groups: Dict[str, Dict[str, List]] = {
         name: dict(inputs=[], data_samples=[])

@@ -76,6 +76,10 @@ class SemiSegDataPreProcessor(BaseDataPreprocessor):
         """
         if not (isinstance(data, dict) and 'unlabeled' in data):
             return self.plain(data, training)
+        for name, group in data.items():
+            if not group['inputs']:
+                raise ValueError(f'the batch holds no {name} image: the labeled pipeline must have LoadAnnotations, '
+                                 'the unlabeled one must not (use UnlabeledDataset)')
         labeled, label_samples = self._group(data['labeled'])
         weak, samples = self._group(data['unlabeled'])
         self._fill(labeled, self._valid(label_samples, labeled))
@@ -96,7 +100,7 @@ class SemiSegDataPreProcessor(BaseDataPreprocessor):
         """[N, H, W] bool, true where ``stack_batch`` did not pad (right and bottom)."""
         height, width = images.shape[-2:]
         left_top = torch.tensor([[height - s.metainfo['padding_size'][3], width - s.metainfo['padding_size'][1]]
-                                 for s in samples], device=images.device)
+                                 for s in samples]).to(images.device, non_blocking=True)
         rows = torch.arange(height, device=images.device) < left_top[:, :1]  # [N, H]
         columns = torch.arange(width, device=images.device) < left_top[:, 1:]  # [N, W]
         return rows[:, :, None] & columns[:, None, :]

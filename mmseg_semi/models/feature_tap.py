@@ -14,10 +14,10 @@ class FeatureTap:
             head's own ``tap_path`` if it names one, else to ``conv_seg``, the classifier that every mmseg head ends in.
 
     Attributes:
-        channels (int): Channels of the feature, read from the module's first convolution.
+        channels (int): Channels of the feature, read from the convolution that the module starts with.
 
     Raises:
-        ValueError: If the head has no such module, or it holds no convolution to read the channels from.
+        ValueError: If the head has no such module, or it does not start with a convolution.
     """
 
     def __init__(self, head: nn.Module, path: Optional[str] = None) -> None:
@@ -26,10 +26,11 @@ class FeatureTap:
         if path not in modules:
             raise ValueError(f'tap: {type(head).__name__} has no module {path!r}; '
                              f'its direct children are {[name for name, _ in head.named_children()]}')
-        convs = [m for m in modules[path].modules() if isinstance(m, nn.Conv2d)]
-        if not convs:
-            raise ValueError(f'tap: module {path!r} of {type(head).__name__} holds no Conv2d')
-        self.channels = convs[0].in_channels
+        first = next(m for m in modules[path].modules() if not list(m.children()))
+        if not isinstance(first, nn.Conv2d):
+            raise ValueError(f'tap: module {path!r} of {type(head).__name__} must start with a Conv2d, found '
+                             f'{type(first).__name__}')
+        self.channels = first.in_channels
         self._caught: Optional[Tensor] = None
         self._reader: Optional[Callable[[Tensor], Tuple[Tensor, Tensor]]] = None
         modules[path].register_forward_pre_hook(self._catch)

@@ -31,11 +31,11 @@ class PixelReservoir:
         for feature in features:
             self.seen[label] += 1
             if len(kept) < self.capacity:
-                kept.append(feature)
+                kept.append(feature.clone())  # not a view: pickling one would carry its whole block along
                 continue
             slot = int(torch.randint(self.seen[label], (), generator=self.generator))
             if slot < self.capacity:
-                kept[slot] = feature
+                kept[slot] = feature.clone()
 
     def merge(self, other: 'PixelReservoir') -> None:
         """Joins another rank's sample; each side keeps a share in proportion to what it saw."""

@@ -105,9 +105,26 @@ class PrototypeInitHook(Hook):
         if not isinstance(model, PCR):
             raise TypeError(f'PrototypeInitHook needs model.type="PCR", found {type(model).__name__}')
         self.model, self.done = model, bool(model.prototype_head.initialized)
+        if self.done:
+            runner.logger.info('Prototypes come from the checkpoint' + (f'; {self.file} is not read.' if self.file
+                                                                        else '.'))
+        elif not self.file:
+            self._check_labeled(runner)
         if self.file and not self.done:
             content = load_prototypes(self.file)
             self._set(runner, content['bank'], content['class_valid'], source=self.file)
+
+    def _check_labeled(self, runner: Runner) -> None:
+        """Finds out now what would fail in the middle of training."""
+        if runner.cfg.get('val_dataloader') is None:
+            raise ValueError('PrototypeInitHook reads the labeled images through val_dataloader.dataset.pipeline, but '
+                             'the config has no val_dataloader; add one, or give PrototypeInitHook(file=...)')
+        if 'gt_sem_seg' not in next(labeled_samples(runner.cfg))['data_samples']:
+            raise ValueError('PrototypeInitHook: val_dataloader.dataset.pipeline has no LoadAnnotations')
+        classes = runner.train_dataloader.dataset.metainfo.get('classes') or ()
+        if classes and len(classes) != self.model.num_classes:
+            raise ValueError(f'the labeled set has {len(classes)} classes, decode_head.num_classes is '
+                             f'{self.model.num_classes}')
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Optional[dict] = None) -> None:
         """Clusters at the first semi-supervised iteration."""

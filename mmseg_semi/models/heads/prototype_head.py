@@ -211,4 +211,8 @@ class PrototypeHead(nn.Module):
                 'predict_with="prototype" is not available. Prediction with the linear head is not affected.',
                 logger='current',
                 level=logging.WARNING)
+        elif state_dict[f'{prefix}bank'].shape != self.bank.shape:
+            # A loader that is not strict would skip the bank and still take `initialized`.
+            raise ValueError('prototype_head: the checkpoint holds a bank of shape (classes, prototypes, channels) = '
+                             f"{tuple(state_dict[f'{prefix}bank'].shape)}, this model expects {tuple(self.bank.shape)}")
         super()._load_from_state_dict(state_dict, prefix, *args)

@@ -1,5 +1,5 @@
 """PCR: prototype-based consistency regularization."""
-from typing import Dict, List, Tuple
+from typing import Dict, List, Optional, Tuple
 
 import torch
 from mmseg.models import EncoderDecoder
@@ -37,7 +37,7 @@ class PCR(SemiEncoderDecoder):
         ValueError: If ``predict_with`` is neither of the two.
     """
 
-    # Pixels scored at once when the prototype head predicts: bounds memory at 4 reads x channels x this many floats.
+    # Pixels scored at once when the prototype head predicts; bounds memory.
     _CHUNK = 16384
 
     uses_tap = True
@@ -91,6 +91,11 @@ class PCR(SemiEncoderDecoder):
             raise RuntimeError("predict_with='prototype', but the prototypes are not initialized: load a checkpoint "
                                "of PCR training, or predict with 'linear'")
         return self._prototype_logits(feature, tuple(inputs.shape[2:]))
+
+    def _forward(self, inputs: Tensor, data_samples: Optional[List] = None) -> Tensor:
+        logits = super()._forward(inputs, data_samples)
+        (self.teacher_tap if self._teacher_predicts else self.tap).pop()  # nobody reads it: do not keep its graph
+        return logits
 
     def _prototype_logits(self, feature: Tensor, size: Tuple[int, int]) -> Tensor:
         """Scores every pixel, [N, C, H, W]: the feature is resized, not the scores (max and norm are non-linear)."""

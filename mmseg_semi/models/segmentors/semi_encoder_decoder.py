@@ -83,6 +83,9 @@ class SemiEncoderDecoder(EncoderDecoder):
                  tap: Optional[str] = None) -> None:
         if eval_with not in ('teacher', 'student', 'both'):
             raise ValueError(f"eval_with must be 'teacher', 'student' or 'both', found {eval_with!r}")
+        if not isinstance(decode_head, dict):
+            raise ValueError(f'decode_head must be one head, found a {type(decode_head).__name__}: cascades are not '
+                             'supported')
         if start_iter < 0:
             raise ValueError(f'start_iter must be >= 0, found {start_iter}')
         parts = [_without_pretrained(p) for p in (backbone, decode_head, neck)]
@@ -96,6 +99,9 @@ class SemiEncoderDecoder(EncoderDecoder):
             data_preprocessor=data_preprocessor,
             pretrained=pretrained,
             init_cfg=init_cfg)
+        if self.out_channels != self.num_classes:
+            raise ValueError(f'decode_head.out_channels is {self.out_channels} for {self.num_classes} classes: '
+                             'pseudo-labels need one logit per class, so leave out_channels unset')
         # Forked, so that a student starts from the same weights as a supervised model of the same seed.
         with torch.random.fork_rng(devices=[]):
             self.teacher = EncoderDecoder(*parts[:2], neck=parts[2], test_cfg=test_cfg)
@@ -132,7 +138,8 @@ class SemiEncoderDecoder(EncoderDecoder):
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
         """Fills the teacher too when a plain segmentor's checkpoint is loaded."""
-        if not any(key.startswith(f'{prefix}teacher.') for key in state_dict):
+        # While the student's own init_cfg loads, there is no teacher to fill.
+        if self.teacher is not None and not any(key.startswith(f'{prefix}teacher.') for key in state_dict):
             found = [name for name in self.teacher.state_dict() if prefix + name in state_dict]
             state_dict.update({f'{prefix}teacher.{name}': state_dict[prefix + name] for name in found})
             print_log(f'The checkpoint holds no teacher: {len(found)} tensors of the student fill it.', 'current')
