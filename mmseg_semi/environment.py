@@ -124,10 +124,11 @@ def check() -> None:
 def allow_own_checkpoints() -> None:
     """Lets ``torch.load`` read mmengine's checkpoints in its safe mode, the default since torch 2.6.
 
-    OpenMMLab's mmengine leaves this undone and so cannot resume from what it saved. Only what its checkpoints hold
-    beside tensors is allowed: the log history and numpy's arrays and numbers. OneDL's mmengine does it on its own.
+    OpenMMLab's mmengine leaves this undone and so cannot resume from what it saved; OneDL's allows less than it saves
+    (not numpy's float32) and then falls back to unsafe loading. Only what checkpoints hold beside tensors is allowed:
+    the log history and numpy's arrays and numbers.
     """
-    if 'onedl-mmengine' in installed()['mmengine'] or Version(_torch_version()) < Version('2.6'):
+    if Version(_torch_version()) < Version('2.6'):
         return
     import numpy as np
     import torch
