@@ -50,3 +50,9 @@ def test_a_plain_batch_equals_mmsegs_own_preprocessor(make_batch):
 def test_bad_statistics_are_named(bad):
     with pytest.raises(ValueError, match='mean and std'):
         MODELS.build(dict(CFG, **bad))
+
+
+@pytest.mark.parametrize('counts,missing', [((0, 2), 'labeled'), ((2, 0), 'unlabeled')])
+def test_an_empty_group_tells_which_pipeline_is_wrong(make_batch, counts, missing):
+    with pytest.raises(ValueError, match=f'no {missing} image.*LoadAnnotations'):
+        MODELS.build(CFG)(make_batch(*counts), True)

@@ -102,3 +102,9 @@ def test_tap_reads_the_input_of_any_module_and_forgets_it():
 def test_a_wrong_tap_names_the_modules_there_are():
     with pytest.raises(ValueError, match=r"no module 'fuse'.*first.*conv_seg"):
         FeatureTap(Head(), 'fuse')
+
+
+def test_a_tap_on_anything_but_a_convolution_is_refused():
+    head = nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 2, 1))
+    with pytest.raises(ValueError, match="'0' of Sequential must start with a Conv2d, found BatchNorm2d"):
+        FeatureTap(head, '0')

@@ -1,3 +1,5 @@
+import pickle
+
 import pytest
 import torch
 
@@ -68,3 +70,9 @@ def test_features_are_read_at_the_pixels_relative_position_and_bad_ones_left_out
     reservoir = collect([(None, label_map)], lambda _: feature, 2, True, torch.Generator().manual_seed(0))
     assert sorted(f.item() for f in reservoir.features[0]) == [1., 3.]  # corners to corners
     assert [f.item() for f in reservoir.features[1]] == [9.]
+
+
+def test_a_reservoir_travels_between_ranks_without_baggage():
+    reservoir = PixelReservoir(1, 1000, torch.Generator())
+    reservoir.add(0, torch.randn(64, 128))
+    assert len(pickle.dumps(reservoir.features)) < 3 * 64 * 128 * 4

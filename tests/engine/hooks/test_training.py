@@ -257,3 +257,17 @@ def test_unlabeled_masks_do_not_matter(make_cfg, data_root):
         (data_root / 'ann' / 'unlabeled' / f'{i}.png').write_bytes(b'not a mask')
     again = train(make_cfg('garbage', max_iters=3, start_iter=0)).model.state_dict()
     assert all(torch.equal(state[k], again[k]) for k in state)
+
+
+@pytest.mark.parametrize('change,words', [
+    (lambda cfg: cfg.update(val_dataloader=None, val_cfg=None, val_evaluator=None), 'no val_dataloader'),
+    (lambda cfg: cfg.val_dataloader.dataset.pipeline.__delitem__(slice(1, 3)), 'no LoadAnnotations'),
+    (lambda cfg: cfg.train_dataloader.dataset.labeled.metainfo.update(classes=('a', 'b')), '2 classes.*4'),
+])
+def test_what_would_stop_the_prototypes_halfway_is_found_before_training(make_cfg, change, words):
+    cfg = make_cfg()
+    change(cfg)
+    runner = Runner.from_cfg(cfg)
+    with pytest.raises(ValueError, match=words):
+        runner.train()
+    assert runner.iter == 0

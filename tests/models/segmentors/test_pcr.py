@@ -167,3 +167,17 @@ def test_bank_is_in_the_checkpoint_and_in_no_optimizer(tiny_pcr_cfg):
         scale = 1 if paramwise is None else 10
         assert rates[id(model.decode_head.conv_seg.weight)] == pytest.approx(0.1 * scale)
         assert rates[id(model.backbone.conv1.weight)] == pytest.approx(0.1)
+
+
+def test_a_bank_of_another_shape_is_refused_even_by_a_lenient_loader(tiny_pcr_cfg):
+    other = build({**tiny_pcr_cfg, 'prototype_head': dict(num_prototypes=3, grid_size=8)})
+    with pytest.raises(ValueError, match=r'\(4, 3, 12\).*\(4, 2, 12\)'):
+        load_state_dict(build(tiny_pcr_cfg), other.state_dict())
+
+
+def test_counting_flops_leaves_no_graph_behind(tiny_pcr_cfg):
+    model = build(tiny_pcr_cfg)
+    for who in ('student', 'teacher'):
+        model.eval_with = who
+        model(torch.randn(1, 3, 33, 33), mode='tensor')
+    copy.deepcopy(model)

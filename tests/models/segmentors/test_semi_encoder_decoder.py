@@ -234,3 +234,22 @@ def test_a_plain_checkpoint_fills_the_teacher_and_a_plain_model_loads_ours(tiny_
     segmentor = MODELS.build(dict(plain_cfg, type='EncoderDecoder', data_preprocessor=None))
     result = segmentor.load_state_dict(model.state_dict(), strict=False)
     assert not result.missing_keys and all(k.startswith('teacher.') for k in result.unexpected_keys)
+
+
+def test_student_may_start_from_a_whole_checkpoint(tiny_cfg, tmp_path):
+    torch.manual_seed(5)
+    source = build(copy.deepcopy(tiny_cfg))
+    state = {k: v for k, v in source.state_dict().items() if not k.startswith('teacher.')}
+    torch.save(dict(state_dict=state), tmp_path / 'supervised.pth')
+    model = build(dict(tiny_cfg, init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'supervised.pth'))))
+    for name in ('backbone.conv1.weight', 'teacher.backbone.conv1.weight'):
+        assert torch.equal(model.state_dict()[name], state['backbone.conv1.weight']), name
+
+
+def test_heads_that_cannot_carry_pseudo_labels_are_refused(tiny_cfg):
+    binary = copy.deepcopy(tiny_cfg)
+    binary.decode_head.update(num_classes=2, out_channels=1)
+    with pytest.raises(ValueError, match='out_channels is 1 for 2 classes'):
+        MODELS.build(binary)
+    with pytest.raises(ValueError, match='found a list'):
+        MODELS.build(dict(tiny_cfg, decode_head=[tiny_cfg.decode_head] * 2))
