@@ -124,9 +124,9 @@ def profile_options(cfg: Config, profile: dict, seed: int) -> dict:
     if new:
         options.update({'train_cfg.max_iters': new, 'train_cfg.val_interval': profile['val'],
                         'default_hooks.checkpoint.interval': profile['val']})
-        for i, scheduler in enumerate(cfg.param_scheduler):
-            options.update({f'param_scheduler.{i}.{key}': round(scheduler[key] * new / old)
-                            for key in ('begin', 'end') if scheduler.get(key)})
+        scheduler = cfg.param_scheduler
+        options.update({f'param_scheduler.{key}': round(scheduler[key] * new / old)
+                        for key in ('begin', 'end') if scheduler.get(key)})
         if cfg.model.get('start_iter'):
             options['model.start_iter'] = round(cfg.model.start_iter * new / old)
     if profile['scale']:

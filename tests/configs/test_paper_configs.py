@@ -152,7 +152,8 @@ def test_there_are_configs():
     assert {f'{folder}/{folder}_r101_{name}.py' for folder in ('pcr', 'supervised') for name in PUBLISHED} == set(R101)
 
 
-@pytest.mark.parametrize('leaf', LEAFS)
+# The template spells out what its user may want to change.
+@pytest.mark.parametrize('leaf', [leaf for leaf in LEAFS if 'custom' not in leaf])
 def test_leaf_is_short(leaf):
     assert len((CONFIGS / leaf).read_text().splitlines()) < 15
 

@@ -99,7 +99,7 @@ def test_profile_gpu_changes_size_and_schedule_everywhere(bench, tmp_path):
     start = cfg.model.start_iter
     cfg.merge_from_dict(bench.profile_options(cfg, bench.PROFILES['gpu'], seed=3))
     assert cfg.randomness.seed == 3
-    assert (cfg.train_cfg.max_iters, cfg.param_scheduler[0].end) == (20000, 20000)
+    assert (cfg.train_cfg.max_iters, cfg.param_scheduler.end) == (20000, 20000)
     assert cfg.model.start_iter == round(start * 20000 / laptop)
     text = json.dumps([cfg.train_dataloader.to_dict(), cfg.val_dataloader.to_dict(), cfg.test_dataloader.to_dict()])
     assert text.count('"scale": [480, 360]') == 4 and text.count('"crop_size": [320, 320]') == 2
