@@ -195,7 +195,9 @@ def start(work_dir, *args, env=None):
     return subprocess.Popen(
         [sys.executable, str(TOOL), '--profile', 'smoke', '--work-dir', str(work_dir), '--threads', '1', *args],
         env={**os.environ, 'CUDA_VISIBLE_DEVICES': '-1', **(env or {})}, cwd=work_dir, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        # A shell's background job ignores SIGINT and so would its children: CI may run as one.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
 
 
 def test_missing_images(tmp_path):
