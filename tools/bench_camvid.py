@@ -6,8 +6,8 @@
 
 A row is one training run: method, list of labeled images, seed, profile. Rows land in ``OUT/camvid.json``, their logs
 in ``OUT/logs``, and the table between the marker comments of ``OUT/camvid.md`` is made from that file. A row that is
-finished is skipped, one that was interrupted resumes from its last checkpoint. On a CPU, rows side by side with one
-thread each (``--jobs 2 --threads 1`` on two cores) beat one row with all threads.
+finished is skipped, one that was interrupted resumes from its last checkpoint. On a CPU that other jobs load, rows
+side by side with one thread each (``--jobs 2 --threads 1`` on two cores) beat one row with all threads.
 """
 import argparse
 import contextlib

@@ -102,18 +102,17 @@ class _TapPoints(torch.autograd.Function):
     @staticmethod
     def forward(ctx, feature: Tensor, index: Tensor, weight: Tensor) -> Tuple[Tensor, Tensor]:
         ctx.save_for_backward(index, weight)
-        ctx.feature_like = (feature.shape, feature.dtype, feature.device)
+        ctx.dtype = feature.dtype
         return feature.view_as(feature), _gather(feature, index, weight)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_feature: Tensor, grad_points: Tensor):
         index, weight = ctx.saved_tensors
-        shape, dtype, device = ctx.feature_like
         grad_points = grad_points.transpose(1, 2).contiguous()  # [N, D, P]
         # In place: the tapped module starts with a convolution, whose input gradient is freshly made and ours alone.
         if not grad_feature.is_contiguous():
             grad_feature = grad_feature.contiguous()
         for corner, share in zip(index, weight, strict=True):
-            grad_feature.flatten(2).index_add_(2, corner, (grad_points * share).to(dtype))
+            grad_feature.flatten(2).index_add_(2, corner, (grad_points * share).to(ctx.dtype))
         return grad_feature, None, None

@@ -116,22 +116,25 @@ def test_teacher_is_a_frozen_copy_in_eval_mode_whatever_happens(tiny_cfg):
 
 
 def test_padding_cannot_change_the_unsupervised_loss(tiny_cfg, make_batch):
-    # A network of 1x1 convolutions: padding reaches a pixel only through BN, which runs on fixed statistics here.
-    tiny_cfg['labeler']['threshold'] = 0.
-    model = build(tiny_cfg).eval()
-    batch = make_batch(sizes=((33, 29), ))
-    data = model.data_preprocessor(batch, True)
+    # One 1x1 convolution for each network: what lies at a pixel reaches no other one.
+    model = build(dict(tiny_cfg, auxiliary_head=None, labeler=dict(type='ThresholdLabeler', threshold=0.)))
+    for network in (model, model.teacher):
+        network.backbone, network.decode_head = torch.nn.Identity(), torch.nn.Conv2d(3, 4, 1)
+    data = model.data_preprocessor(make_batch(sizes=((33, 29), )), True)
+    inputs = data['inputs']
 
-    def unsup(fill):
-        weak = torch.where(data['inputs'].valid[:, None], data['inputs'].weak, fill)
-        inputs = type(data['inputs'])(data['inputs'].labeled, weak, data['inputs'].valid)
+    def loss(weak):
         model.begin_iter(0, 1, 0)
-        step = model.new_step(inputs, data['data_samples'])
-        step.target = model.pseudo_label(model.teacher_forward(inputs.weak), inputs.valid)
-        return step.target
+        step = model.new_step(type(inputs)(inputs.labeled, weak, inputs.valid), data['data_samples'])
+        step.target = model.pseudo_label(model.teacher_forward(weak), inputs.valid)
+        step.mixed = model.strong_views(step)
+        model.student_views(step)
+        return model.unsupervised_loss(step)['unsup_0.loss_ce']
 
-    assert not unsup(0.2).weight[:, :, 29:].any()
-    assert not unsup(0.9).weight[:, :, 29:].any()
+    assert not inputs.valid[:, :, 29:].any()
+    dark, bright = (torch.where(inputs.valid[:, None], inputs.weak, fill) for fill in (0., 9.))
+    assert loss(dark) > 0 and torch.equal(loss(dark), loss(bright))
+    assert not torch.equal(loss(dark), loss(dark + 0.1 * inputs.valid[:, None]))  # valid pixels do count
 
 
 @pytest.mark.parametrize('case', ['nothing confident', 'all labels ignored', 'all padding'])
