@@ -40,7 +40,8 @@ class EMA:
         teacher (nn.Module): The network that is averaged; the only one that is written.
         student (nn.Module): The network that is trained, not wrapped in DDP.
         buffers (str): What happens to floating buffers (BN statistics): ``'average'`` treats them like parameters,
-            ``'copy'`` takes the student's. Integer buffers (``num_batches_tracked``) are always copied.
+            ``'copy'`` takes the student's, ``'own'`` leaves them to the teacher's own forwards, except that a decay of
+            0, a copy, copies them too. Integer buffers (``num_batches_tracked``) are always copied.
 
     Raises:
         ValueError: If ``buffers`` is unknown, or a tensor of the teacher has no counterpart of the same shape and data
@@ -48,12 +49,14 @@ class EMA:
     """
 
     def __init__(self, teacher: nn.Module, student: nn.Module, buffers: str = 'average') -> None:
-        if buffers not in ('copy', 'average'):
-            raise ValueError(f"buffers must be 'copy' or 'average', got {buffers!r}")
+        if buffers not in ('copy', 'average', 'own'):
+            raise ValueError(f"buffers must be 'copy', 'average' or 'own', got {buffers!r}")
         self._averaged: List[Tensor] = []
         self._average_of: List[Tensor] = []
         self._copied: List[Tensor] = []
         self._copy_of: List[Tensor] = []
+        self._own: List[Tensor] = []
+        self._own_of: List[Tensor] = []
 
         parameters = dict(teacher.named_parameters())
         sources = dict(student.named_parameters(remove_duplicate=False))
@@ -68,6 +71,9 @@ class EMA:
             elif tensor.is_floating_point() and (name in parameters or buffers == 'average'):
                 self._averaged.append(tensor)
                 self._average_of.append(source)
+            elif tensor.is_floating_point() and buffers == 'own':
+                self._own.append(tensor)
+                self._own_of.append(source)
             else:
                 self._copied.append(tensor)
                 self._copy_of.append(source)
@@ -91,6 +97,7 @@ class EMA:
         if decay == 0:
             # A lerp of weight 1 subtracts and adds the old value: rounding, and NaN if that was not finite.
             _copy(self._averaged, self._average_of)
+            _copy(self._own, self._own_of)
         elif self._averaged:
             torch._foreach_lerp_(self._averaged, self._average_of, 1 - decay)
 

@@ -57,8 +57,9 @@ class EMATeacherHook(Hook):
     Args:
         decay (float): Upper bound of d, in [0, 1). Its memory is about ``1 / (1 - decay)`` steps: scale it with the
             length of the run. Defaults to 0.99.
-        buffers (str): What happens to BN statistics: ``'average'`` as the weights, or ``'copy'`` the student's.
-            Defaults to ``'average'``.
+        buffers (str): What happens to BN statistics: ``'average'`` as the weights, ``'copy'`` the student's, or
+            ``'own'``: the teacher's forwards move them, which takes a model with a ``teacher_bn`` other than
+            ``'running'``. Defaults to ``'average'``.
 
     Raises:
         ValueError: If ``decay`` is outside [0, 1).
@@ -80,6 +81,10 @@ class EMATeacherHook(Hook):
         if self.model.start_iter >= runner.max_iters:
             raise ValueError(f'model.start_iter={self.model.start_iter}, but training ends after {runner.max_iters} '
                              'iterations: the teacher would never label')
+        if (self.buffers == 'own') != (self.model.teacher_bn != 'running'):
+            raise ValueError(f'EMATeacherHook.buffers={self.buffers!r} does not go with '
+                             f"model.teacher_bn={self.model.teacher_bn!r}: a teacher with BN statistics of its own "
+                             "needs buffers='own' and teacher_bn='forward', or neither")
         self.ema = EMA(self.model.teacher, self.model, self.buffers)
         state = f'continues after {self.updates} updates' if self.updates else 'starts as a copy of the student'
         runner.logger.info(f'The teacher {state}.')

@@ -55,7 +55,7 @@ class OHEMCrossEntropyLoss(ValidCrossEntropyLoss):
                  min_kept: int = 100000,
                  loss_weight: float = 1.0,
                  loss_name: str = 'loss_ohem') -> None:
-        super().__init__(loss_weight, loss_name)
+        super().__init__(loss_weight, loss_name=loss_name)
         if not 0 <= thresh <= 1:
             raise ValueError(f'thresh must be in [0, 1], got {thresh}')
         if min_kept < 0:

@@ -1,5 +1,6 @@
 """Cross-entropy averaged over the pixels that have a label."""
-from typing import Optional
+import math
+from typing import Optional, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -33,20 +34,29 @@ class ValidCrossEntropyLoss(nn.Module):
 
     Args:
         loss_weight (float): Factor of the loss, at least 0.
+        class_weight (Sequence[float], optional): Positive weight of each class. The mean is then a weighted one,
+            divided by the weights of the pixels, as torch's own.
         loss_name (str): Key of the loss in the log; contains "loss", or mmengine would not optimize it.
 
     Raises:
         ValueError: If an argument is out of its range.
     """
 
-    def __init__(self, loss_weight: float = 1.0, loss_name: str = 'loss_ce') -> None:
+    def __init__(self,
+                 loss_weight: float = 1.0,
+                 class_weight: Optional[Sequence[float]] = None,
+                 loss_name: str = 'loss_ce') -> None:
         super().__init__()
+        if class_weight is not None and not all(0 < weight < math.inf for weight in class_weight):
+            raise ValueError(f'class_weight must hold positive numbers, got {list(class_weight)}')
         if loss_weight < 0:
             raise ValueError(f'loss_weight must be at least 0, got {loss_weight}')
         if 'loss' not in loss_name:
             raise ValueError(f"loss_name must contain 'loss', got {loss_name!r}")
         self.loss_weight = loss_weight
         self.loss_name = loss_name
+        self.register_buffer('class_weight', None if class_weight is None else torch.tensor(class_weight).float(),
+                             persistent=False)
 
     def keep(self, loss: Tensor, valid: Tensor) -> Tensor:
         """Chooses the pixels to average over.
@@ -68,7 +78,7 @@ class ValidCrossEntropyLoss(nn.Module):
                 reduction_override: Optional[str] = None,
                 ignore_index: int = 255,
                 **kwargs) -> Tensor:
-        """Computes the loss. The divisor is the number of kept pixels of the whole batch, whatever their weight.
+        """Computes the loss. The divisor is the number of kept pixels of the whole batch, whatever their ``weight``.
 
         Args:
             cls_score (Tensor): [N, C, H, W] logits.
@@ -83,13 +93,20 @@ class ValidCrossEntropyLoss(nn.Module):
             Tensor: Scalar float32.
 
         Raises:
-            ValueError: If ``avg_factor`` or ``reduction_override`` is given.
+            ValueError: If ``avg_factor`` or ``reduction_override`` is given, or there are not as many class weights as
+                channels.
         """
         if avg_factor is not None or reduction_override is not None:
             raise ValueError(f'{type(self).__name__} always averages over the kept pixels; expected no avg_factor '
                              f'and no reduction_override, got {avg_factor} and {reduction_override!r}')
         loss = pixel_cross_entropy(cls_score, label, ignore_index)
-        keep = self.keep(loss.detach(), label != ignore_index)
+        share = self.keep(loss.detach(), label != ignore_index).to(loss.dtype)
+        if self.class_weight is not None:
+            if len(self.class_weight) != cls_score.shape[1]:
+                raise ValueError(f'loss_decode.class_weight has {len(self.class_weight)} weights for '
+                                 f'{cls_score.shape[1]} classes')
+            share = share * self.class_weight[label.where(label != ignore_index, 0)]
         if weight is not None:
             loss = loss * weight
-        return self.loss_weight * (loss * keep).sum() / keep.sum().clamp(min=1)
+        divisor = share.sum()
+        return self.loss_weight * (loss * share).sum() / divisor.where(divisor > 0, 1)

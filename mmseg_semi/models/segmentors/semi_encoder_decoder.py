@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mmseg_semi.models.branch import StrongBranch
 from mmseg_semi.models.feature_tap import FeatureTap
+from mmseg_semi.models.losses.head_loss import head_loss
 from mmseg_semi.registry import MODELS
 from mmseg_semi.structures import Output, SemiBatch, Step, Target, View
 
@@ -55,6 +56,9 @@ class SemiEncoderDecoder(EncoderDecoder):
         start_iter (int): Iterations of labeled-only training before the teacher labels. Defaults to 0.
         joint_forward (bool): Whether labeled and strong images pass the student as one batch. That changes BN
             statistics. Defaults to False.
+        teacher_bn (str): Where the teacher's BN statistics come from: ``'running'``: :class:`EMATeacherHook` moves
+            them. ``'forward'`` (U2PL): from forwards of the teacher itself, in train mode, on the student's images; the
+            pseudo-labels still come from eval mode. Costs one more forward; needs the hook's ``buffers='own'``.
         eval_with (str): Who predicts: ``'teacher'``, ``'student'``, or ``'both'`` (the teacher's prediction is the
             result, the student's stands beside it as ``student_sem_seg`` for ``StudentIoUMetric``).
         tap (str, optional): Module path in the decode head whose input is the feature of :attr:`Output.tap`; only for
@@ -79,10 +83,13 @@ class SemiEncoderDecoder(EncoderDecoder):
                  unsup_loss: Optional[dict] = None,
                  start_iter: int = 0,
                  joint_forward: bool = False,
+                 teacher_bn: str = 'running',
                  eval_with: str = 'teacher',
                  tap: Optional[str] = None) -> None:
         if eval_with not in ('teacher', 'student', 'both'):
             raise ValueError(f"eval_with must be 'teacher', 'student' or 'both', found {eval_with!r}")
+        if teacher_bn not in ('running', 'forward'):
+            raise ValueError(f"teacher_bn must be 'running' or 'forward', found {teacher_bn!r}")
         if not isinstance(decode_head, dict):
             raise ValueError(f'decode_head must be one head, found a {type(decode_head).__name__}: cascades are not '
                              'supported')
@@ -110,6 +117,7 @@ class SemiEncoderDecoder(EncoderDecoder):
         self.branches = [StrongBranch(**branch) for branch in branches]
         self.unsup_loss = MODELS.build(unsup_loss or dict(type='PseudoLabelCrossEntropy'))
         self.start_iter, self.joint_forward, self.eval_with = start_iter, joint_forward, eval_with
+        self.teacher_bn = teacher_bn
         self.tap = FeatureTap(self.decode_head, tap) if self.uses_tap else None
         self.teacher_tap = FeatureTap(self.teacher.decode_head, tap) if self.uses_tap else None
         self._clock: Optional[tuple] = None
@@ -176,6 +184,8 @@ class SemiEncoderDecoder(EncoderDecoder):
             step.out_teacher = self.teacher_forward(inputs.weak)
             step.target = self.pseudo_label(step.out_teacher, inputs.valid)
             step.mixed = self.strong_views(step)
+            if self.teacher_bn == 'forward':
+                self.move_teacher_statistics(step)
         self.student_views(step)
         losses = self.supervised_loss(step, data_samples)
         losses.update(self.unsupervised_loss(step))
@@ -216,13 +226,23 @@ class SemiEncoderDecoder(EncoderDecoder):
         view = View(step.batch.weak, step.target)
         return [branch(view, step.generator) for branch in self.branches]
 
+    @torch.no_grad()
+    def move_teacher_statistics(self, step: Step) -> None:
+        """Shows the teacher, in train mode, what the student sees, so that its BN statistics move."""
+        self.teacher.train()
+        for images in self._student_inputs(step):
+            self._run(self.teacher, self.teacher_tap, images)
+        self.teacher.eval()
+
+    def _student_inputs(self, step: Step) -> List[Tensor]:
+        groups = [step.batch.labeled] + [view.images for view in step.mixed]
+        return [torch.cat(groups)] if self.joint_forward else groups
+
     def student_views(self, step: Step) -> None:
         """Fills ``out_labeled`` and ``out_mixed``, in one forward or in one per group."""
-        groups = [step.batch.labeled] + [view.images for view in step.mixed]
+        outputs = [self.student_forward(images) for images in self._student_inputs(step)]
         if self.joint_forward:
-            outputs = self.student_forward(torch.cat(groups)).split([len(images) for images in groups])
-        else:
-            outputs = [self.student_forward(images) for images in groups]
+            outputs = outputs[0].split([len(step.batch.labeled), *(len(view.images) for view in step.mixed)])
         step.out_labeled, *step.out_mixed = outputs
 
     def student_forward(self, images: Tensor) -> Output:
@@ -245,11 +265,11 @@ class SemiEncoderDecoder(EncoderDecoder):
     def supervised_loss(self, step: Step, data_samples: List) -> Dict[str, Tensor]:
         """The heads' own losses on the labeled images, auxiliary heads included."""
         out = step.out_labeled
-        losses = add_prefix(self.decode_head.loss_by_feat(out.logits, data_samples), 'decode')
+        losses = add_prefix(head_loss(self.decode_head, out.logits, step.labels, data_samples), 'decode')
         heads = self._aux_heads(self)
         for i, (head, logits) in enumerate(zip(heads, out.aux_logits, strict=True)):
             name = f'aux_{i}' if len(heads) > 1 else 'aux'
-            losses.update(add_prefix(head.loss_by_feat(logits, data_samples), name))
+            losses.update(add_prefix(head_loss(head, logits, step.labels, data_samples), name))
         return losses
 
     def unsupervised_loss(self, step: Step) -> Dict[str, Tensor]:

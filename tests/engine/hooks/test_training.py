@@ -121,6 +121,26 @@ def test_teacher_follows_a_slow_average(make_cfg, buffers):
     assert not torch.equal(expected['backbone.conv1.weight'], recorder.student[-1]['backbone.conv1.weight'])
 
 
+def test_a_teacher_with_statistics_of_its_own(make_cfg):
+    cfg = make_cfg(max_iters=5, start_iter=2)
+    cfg.custom_hooks[0].buffers = 'own'
+    with pytest.raises(ValueError, match="buffers='own' does not go with model.teacher_bn='running'"):
+        Runner.from_cfg(copy.deepcopy(cfg)).train()
+    cfg.model.teacher_bn = 'forward'
+    runner = Runner.from_cfg(cfg)
+    recorder = Recorder()
+    runner.register_hook(recorder)
+    runner.train()
+    name = next(name for name in recorder.teacher[0] if name.endswith('running_mean'))
+    same = [torch.equal(teacher[name], student[name])
+            for teacher, student in zip(recorder.teacher, recorder.student, strict=True)]
+    assert same == [True, True, True, False, False]  # a copy up to the first update, whose decay is 0
+    cfg.custom_hooks[0].buffers = 'copy'
+    cfg.work_dir += '_2'
+    with pytest.raises(ValueError, match="buffers='copy' does not go with model.teacher_bn='forward'"):
+        Runner.from_cfg(cfg).train()
+
+
 def test_prototypes_are_clustered_when_the_semi_phase_starts(make_cfg):
     runner = Runner.from_cfg(make_cfg(max_iters=4, start_iter=2))
     recorder = Recorder()

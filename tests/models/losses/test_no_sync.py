@@ -7,11 +7,12 @@ from mmseg_semi.structures import Target
 LABEL = torch.zeros(2, 9, 8, dtype=torch.long, device='meta')
 
 
-@pytest.mark.parametrize('loss', [OHEMCrossEntropyLoss(min_kept=5), OHEMCrossEntropyLoss(), ValidCrossEntropyLoss()])
+@pytest.mark.parametrize('loss', [OHEMCrossEntropyLoss(min_kept=5), OHEMCrossEntropyLoss(), ValidCrossEntropyLoss(),
+                                  ValidCrossEntropyLoss(class_weight=[1, 2, 3, 4])])
 def test_values_are_never_read(loss):
     """Tensors of the meta device have no values: ``.item()``, ``nonzero`` and boolean masks fail on them."""
     logits = torch.empty(2, 4, 9, 8, device='meta', requires_grad=True)
-    loss(logits, LABEL).backward()
+    loss.to('meta')(logits, LABEL).backward()
     assert logits.grad.shape == logits.shape
 
 

@@ -55,6 +55,24 @@ def test_float32_under_autocast():
     torch.testing.assert_close(loss, F.cross_entropy(logits.bfloat16().float(), label, ignore_index=255))
 
 
+def test_class_weights_are_torchs():
+    logits, label = case()
+    label[0, 0, 0] = 255
+    weight = [0.01, 2., 0.5, 0.3]
+    loss = ValidCrossEntropyLoss(class_weight=weight)
+    expected = F.cross_entropy(logits, label, weight=torch.tensor(weight), ignore_index=255)
+    torch.testing.assert_close(loss(logits, label), expected)
+    assert loss(logits, torch.full_like(label, 255)) == 0
+    one = torch.full_like(label, 255)
+    one[0, 1, 1] = 0  # a divisor below 1
+    torch.testing.assert_close(loss(logits, one), F.cross_entropy(logits, one, ignore_index=255))
+    assert 'class_weight' not in loss.state_dict()
+    with pytest.raises(ValueError, match='3 weights for 4 classes'):
+        ValidCrossEntropyLoss(class_weight=[1, 1, 1])(logits, label)
+    with pytest.raises(ValueError, match='positive numbers, got'):
+        ValidCrossEntropyLoss(class_weight=[1, 0, 1, 1])
+
+
 def test_unsupported_arguments():
     logits, label = case()
     with pytest.raises(ValueError, match='3.0'):

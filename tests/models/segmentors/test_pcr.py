@@ -1,4 +1,6 @@
+import contextlib
 import copy
+import dataclasses
 
 import pytest
 import torch
@@ -7,6 +9,7 @@ from mmengine.runner.checkpoint import load_state_dict
 
 from mmseg_semi.models.points import stratified_pixels
 from mmseg_semi.registry import MODELS
+from mmseg_semi.structures import SemiBatch
 
 
 def build(cfg, initialized=True):
@@ -181,3 +184,19 @@ def test_counting_flops_leaves_no_graph_behind(tiny_pcr_cfg):
         model.eval_with = who
         model(torch.randn(1, 3, 33, 33), mode='tensor')
     copy.deepcopy(model)
+
+
+@pytest.mark.parametrize('teacher_bn', ['running', 'forward'])
+def test_a_whole_step_never_reads_a_value(tiny_pcr_cfg, make_batch, teacher_bn, monkeypatch):
+    """Tensors of the meta device have no values: a step that waits for one, a host-device sync, fails on them."""
+    model = build({**tiny_pcr_cfg, 'teacher_bn': teacher_bn})
+    data = model.data_preprocessor(make_batch(), True)
+    model.to('meta')
+    monkeypatch.setattr(torch, 'autocast', lambda *args, **kwargs: contextlib.nullcontext())  # knows no meta device
+    batch = data['inputs']
+    batch = SemiBatch(**{field.name: getattr(batch, field.name).to('meta') for field in dataclasses.fields(batch)})
+    samples = [sample.to('meta') for sample in data['data_samples']]
+    model.begin_iter(0, seed=1, rank=0)
+    losses = model.loss(batch, samples)
+    sum(value for key, value in losses.items() if 'loss' in key).backward()
+    assert model.backbone.conv1.weight.grad.is_meta and 'monitor.kept' in losses

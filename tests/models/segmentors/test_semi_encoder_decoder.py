@@ -65,6 +65,40 @@ def reference_step(model, data):
     return supervised + unsupervised / divisor
 
 
+@pytest.mark.parametrize('joint', [True, False])
+def test_teacher_moves_its_own_statistics_on_the_students_images(tiny_cfg, make_batch, joint):
+    tiny_cfg.update(joint_forward=joint, branches=[dict(augments=[])])
+    plain = sharpen(build(copy.deepcopy(tiny_cfg)))
+    model = build({**tiny_cfg, 'teacher_bn': 'forward'})
+    model.load_state_dict(plain.state_dict())
+    batch = make_batch()
+    inputs = model.data_preprocessor(copy.deepcopy(batch), True)['inputs']
+    twin = copy.deepcopy(model.teacher).train()
+    with torch.no_grad():
+        for images in [torch.cat([inputs.labeled, inputs.weak])] if joint else [inputs.labeled, inputs.weak]:
+            twin(model.data_preprocessor.normalize(images))
+    before = copy.deepcopy(model.teacher.state_dict())
+
+    torch.manual_seed(0)
+    losses = run_loss(model, batch)
+    moved = [name for name, value in model.teacher.state_dict().items() if not torch.equal(value, before[name])]
+    assert moved and all('running_' in name or 'num_batches' in name for name in moved)
+    for (name, mine), theirs in zip(model.teacher.state_dict().items(), twin.state_dict().values(), strict=True):
+        torch.testing.assert_close(mine, theirs, msg=name)
+    assert not any(module.training for module in model.teacher.modules())
+    # The labels still come from the statistics before the move.
+    assert losses['monitor.confidence'] == run_loss(plain, batch)['monitor.confidence']
+
+
+def test_teacher_without_labels_to_give_keeps_its_statistics(tiny_cfg, make_batch):
+    model = build({**tiny_cfg, 'teacher_bn': 'forward', 'start_iter': 1})
+    before = copy.deepcopy(model.teacher.state_dict())
+    run_loss(model, make_batch())
+    assert all(torch.equal(value, before[name]) for name, value in model.teacher.state_dict().items())
+    with pytest.raises(ValueError, match="'running' or 'forward', found 'copy'"):
+        build({**tiny_cfg, 'teacher_bn': 'copy'})
+
+
 def test_loss_and_weights_after_one_step_equal_a_slow_reference(tiny_cfg, make_batch):
     model = sharpen(build(tiny_cfg))  # teacher and student differ
     twin = copy.deepcopy(model)
