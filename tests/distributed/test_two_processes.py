@@ -1,4 +1,4 @@
-"""Two gloo processes against one process on the union of their data."""
+"""Two gloo processes against one process on the union of their data, and the headline command on two."""
 import os
 import socket
 import subprocess
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+ROOT = Path(__file__).resolve().parents[2]
 WORKER = Path(__file__).with_name('worker.py')
 
 
@@ -39,3 +40,35 @@ def test_ranks_agree_and_equal_the_union(tmp_path, case):
     torch.testing.assert_close((ranks[0]['loss'] + ranks[1]['loss']) / 2, union['loss'], atol=1e-5, rtol=1e-5)
     for name, tensor in union['state'].items():
         torch.testing.assert_close(ranks[0]['state'][name], tensor, atol=1e-5, rtol=1e-4, msg=name)
+
+
+@pytest.mark.slow
+def test_the_headline_command_clusters_stops_and_resumes(tmp_path):
+    """Every rank clusters its share of the labeled images; more ranks than labeled images of a class must not hang."""
+    data, out = tmp_path / 'shapes', tmp_path / 'out'
+    env = dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1',
+               PATH=os.pathsep.join([str(Path(sys.executable).parent), os.environ['PATH']]))
+
+    def call(*command):
+        done = subprocess.run([str(part) for part in command], cwd=ROOT, env=env, text=True, timeout=280,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        assert done.returncode == 0, done.stdout[-3000:]
+        return done.stdout
+
+    call(sys.executable, 'tools/dataset_converters/make_shapes.py', '--out', data, '--num-labeled', 5,
+         '--num-unlabeled', 8, '--num-val', 2)
+    options = [f'{loader}.dataset.{part}data_root={data}' for loader, part in
+               (('train_dataloader', 'labeled.'), ('train_dataloader', 'unlabeled.'), ('val_dataloader', ''))]
+    options += ['train_dataloader.batch_size=2', 'train_dataloader.sampler.counts=(1,1)', 'model.start_iter=2',
+                'default_hooks.checkpoint.interval=3', 'train_cfg.val_interval=100', 'model.labeler.threshold=0']
+    train = ['bash', 'tools/dist_train.sh', 'configs/pcr/pcr_tiny_shapes.py', 2, '--work-dir', out, '--cfg-options',
+             *options]
+    printed = call(*train, 'train_cfg.max_iters=3')
+    assert 'Prototypes from k-means on the labeled images' in printed
+    first = torch.load(out / 'iter_3.pth', map_location='cpu', weights_only=False)
+    assert first['state_dict']['prototype_head.initialized'] and first['ema_teacher'] == {'updates': 1}
+    printed = call(*train, 'train_cfg.max_iters=6', 'resume=True')
+    assert 'Prototypes come from the checkpoint' in printed
+    last = torch.load(out / 'iter_6.pth', map_location='cpu', weights_only=False)['state_dict']
+    bank = last['prototype_head.bank']
+    assert torch.isfinite(bank).all() and not torch.equal(bank, first['state_dict']['prototype_head.bank'])

@@ -1,5 +1,6 @@
+from .channels_last_hook import ChannelsLastHook
 from .ema_teacher_hook import EMATeacherHook
 from .kept_share_hook import KeptShareHook
 from .prototype_init_hook import PrototypeInitHook
 
-__all__ = ['EMATeacherHook', 'KeptShareHook', 'PrototypeInitHook']
+__all__ = ['ChannelsLastHook', 'EMATeacherHook', 'KeptShareHook', 'PrototypeInitHook']

@@ -134,11 +134,26 @@ def test_a_teacher_with_statistics_of_its_own(make_cfg):
     name = next(name for name in recorder.teacher[0] if name.endswith('running_mean'))
     same = [torch.equal(teacher[name], student[name])
             for teacher, student in zip(recorder.teacher, recorder.student, strict=True)]
-    assert same == [True, True, True, False, False]  # a copy up to the first update, whose decay is 0
+    # Copies up to the first update, whose decay is 0; then one step of the same network on the same images.
+    assert same == [True, True, True, True, False]
     cfg.custom_hooks[0].buffers = 'copy'
     cfg.work_dir += '_2'
     with pytest.raises(ValueError, match="buffers='copy' does not go with model.teacher_bn='forward'"):
         Runner.from_cfg(cfg).train()
+
+
+def test_channels_last_trains_to_the_same_weights(make_cfg):
+    states = []
+    for hooks in ([], [dict(type='ChannelsLastHook')]):
+        cfg = make_cfg(max_iters=3, start_iter=1)
+        cfg.custom_hooks = [*cfg.custom_hooks, *hooks]
+        cfg.work_dir += str(len(hooks))
+        runner = Runner.from_cfg(cfg)
+        runner.train()
+        states.append(runner.model.state_dict())
+        for name in ('backbone.conv1.weight', 'teacher.backbone.conv1.weight'):
+            assert states[-1][name].is_contiguous(memory_format=torch.channels_last) == bool(hooks)
+    torch.testing.assert_close(dict(states[1]), dict(states[0]), atol=1e-4, rtol=1e-3)
 
 
 def test_prototypes_are_clustered_when_the_semi_phase_starts(make_cfg):
