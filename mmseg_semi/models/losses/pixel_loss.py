@@ -1,4 +1,6 @@
 """Losses of pseudo-labels: a weighted sum over pixels, and what it is divided by."""
+from typing import Optional, Sequence
+
 import torch
 from mmseg.models.utils import resize
 from torch import Tensor, nn
@@ -6,13 +8,13 @@ from torch import Tensor, nn
 from mmseg_semi.registry import MODELS
 from mmseg_semi.structures import Target
 
-from .valid_cross_entropy import pixel_cross_entropy
+from .valid_cross_entropy import check_class_weight, class_weight_tensor, pixel_cross_entropy
 
 NORMS = ('valid', 'kept', 'u2pl')
 
 
 def weighted_pixel_loss(loss: Tensor, weight: Tensor, valid: Tensor, norm: str = 'valid') -> Tensor:
-    """``sum(weight * loss) / D`` over the pixels of this rank.
+    """``sum(weight * valid * loss) / D`` over the pixels of this rank.
 
     With V valid pixels and K kept ones (valid and weight > 0), the divisor D is
 
@@ -23,7 +25,8 @@ def weighted_pixel_loss(loss: Tensor, weight: Tensor, valid: Tensor, norm: str =
     Args:
         loss (Tensor): [N, H, W] float.
         weight (Tensor): [N, H, W] float in [0, 1], 0 for rejected pixels.
-        valid (Tensor): [N, H, W] bool, false on padding.
+        valid (Tensor): [N, H, W] bool, false on padding; or float, how much each pixel counts in both
+            sums, 0 on padding.
         norm (str): ``'valid'``, ``'kept'`` or ``'u2pl'``.
 
     Returns:
@@ -32,16 +35,19 @@ def weighted_pixel_loss(loss: Tensor, weight: Tensor, valid: Tensor, norm: str =
     Raises:
         ValueError: If ``norm`` is unknown.
     """
-    weight = weight * valid
-    total = (loss * weight).sum()
+    total = (loss * weight * valid).sum()
     if norm == 'valid':
-        return total / valid.sum().clamp(min=1)
-    kept = (weight > 0).sum().clamp(min=1)
+        return total / _divisor(valid.sum())
+    kept = _divisor(((weight > 0) * valid).sum())
     if norm == 'kept':
         return total / kept
     if norm == 'u2pl':
         return total / kept * (valid.sum() / kept)
     raise ValueError(f'norm must be one of {NORMS}, got {norm!r}')
+
+
+def _divisor(count: Tensor) -> Tensor:
+    return count.where(count > 0, 1)
 
 
 @MODELS.register_module()
@@ -52,12 +58,18 @@ class PseudoLabelCrossEntropy(nn.Module):
         norm (str): Divisor, see :func:`weighted_pixel_loss`: ``'valid'`` (all pixels but padding), ``'kept'`` (pixels
             of non-zero weight) or ``'u2pl'`` (kept^2 / valid).
         loss_weight (float): Factor of the loss, at least 0.
+        class_weight (Sequence[float], optional): How much a pixel of each class counts in both sums of the mean,
+            positive. Give it where the labeled loss has it: without, the unlabeled images pull the network back to the
+            frequent classes. A pixel without label counts as the mean class.
 
     Raises:
-        ValueError: If an argument is out of its range.
+        ValueError: If an argument is out of its range; when called, if there are not as many class weights as channels.
     """
 
-    def __init__(self, norm: str = 'valid', loss_weight: float = 1.0) -> None:
+    def __init__(self,
+                 norm: str = 'valid',
+                 loss_weight: float = 1.0,
+                 class_weight: Optional[Sequence[float]] = None) -> None:
         super().__init__()
         if norm not in NORMS:
             raise ValueError(f'norm must be one of {NORMS}, got {norm!r}')
@@ -65,6 +77,7 @@ class PseudoLabelCrossEntropy(nn.Module):
             raise ValueError(f'loss_weight must be at least 0, got {loss_weight}')
         self.norm = norm
         self.loss_weight = loss_weight
+        self.register_buffer('class_weight', class_weight_tensor(class_weight), persistent=False)
 
     def forward(self, logits: Tensor, target: Target, align_corners: bool) -> Tensor:
         """Computes the loss.
@@ -81,5 +94,10 @@ class PseudoLabelCrossEntropy(nn.Module):
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         if logits.shape[2:] != target.label.shape[1:]:
             logits = resize(logits, target.label.shape[1:], mode='bilinear', align_corners=align_corners, warning=False)
-        loss = pixel_cross_entropy(logits, target.label)
-        return self.loss_weight * weighted_pixel_loss(loss, target.weight, target.valid, self.norm)
+        loss, counts = pixel_cross_entropy(logits, target.label), target.valid
+        if self.class_weight is not None:
+            check_class_weight('unsup_loss', self.class_weight, logits)
+            no_class = self.class_weight.mean()
+            counts = counts * self.class_weight[target.label.where(target.label != 255, 0)].where(
+                target.label != 255, no_class)
+        return self.loss_weight * weighted_pixel_loss(loss, target.weight, counts, self.norm)

@@ -25,6 +25,29 @@ def pixel_cross_entropy(logits: Tensor, label: Tensor, ignore_index: int = 255) 
     return F.cross_entropy(logits, label, reduction='none', ignore_index=ignore_index)
 
 
+def class_weight_tensor(class_weight: Optional[Sequence[float]]) -> Optional[Tensor]:
+    """Class weights as float32 [C].
+
+    Raises:
+        ValueError: If one is not a positive number.
+    """
+    if class_weight is None:
+        return None
+    if not all(0 < weight < math.inf for weight in class_weight):
+        raise ValueError(f'class_weight must hold positive numbers, got {list(class_weight)}')
+    return torch.tensor(class_weight, dtype=torch.float32)
+
+
+def check_class_weight(owner: str, class_weight: Tensor, logits: Tensor) -> None:
+    """Compares class weights [C] with logits [N, C, ...].
+
+    Raises:
+        ValueError: If their numbers of classes differ.
+    """
+    if len(class_weight) != logits.shape[1]:
+        raise ValueError(f'{owner}.class_weight has {len(class_weight)} weights for {logits.shape[1]} classes')
+
+
 @MODELS.register_module()
 class ValidCrossEntropyLoss(nn.Module):
     """Mean cross-entropy over the non-ignored pixels of this rank; usable as ``loss_decode`` of any mmseg head.
@@ -47,16 +70,13 @@ class ValidCrossEntropyLoss(nn.Module):
                  class_weight: Optional[Sequence[float]] = None,
                  loss_name: str = 'loss_ce') -> None:
         super().__init__()
-        if class_weight is not None and not all(0 < weight < math.inf for weight in class_weight):
-            raise ValueError(f'class_weight must hold positive numbers, got {list(class_weight)}')
         if loss_weight < 0:
             raise ValueError(f'loss_weight must be at least 0, got {loss_weight}')
         if 'loss' not in loss_name:
             raise ValueError(f"loss_name must contain 'loss', got {loss_name!r}")
         self.loss_weight = loss_weight
         self.loss_name = loss_name
-        self.register_buffer('class_weight', None if class_weight is None else torch.tensor(class_weight).float(),
-                             persistent=False)
+        self.register_buffer('class_weight', class_weight_tensor(class_weight), persistent=False)
 
     def keep(self, loss: Tensor, valid: Tensor) -> Tensor:
         """Chooses the pixels to average over.
@@ -102,9 +122,7 @@ class ValidCrossEntropyLoss(nn.Module):
         loss = pixel_cross_entropy(cls_score, label, ignore_index)
         share = self.keep(loss.detach(), label != ignore_index).to(loss.dtype)
         if self.class_weight is not None:
-            if len(self.class_weight) != cls_score.shape[1]:
-                raise ValueError(f'loss_decode.class_weight has {len(self.class_weight)} weights for '
-                                 f'{cls_score.shape[1]} classes')
+            check_class_weight('loss_decode', self.class_weight, cls_score)
             share = share * self.class_weight[label.where(label != ignore_index, 0)]
         if weight is not None:
             loss = loss * weight

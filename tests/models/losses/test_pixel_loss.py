@@ -106,3 +106,36 @@ def test_settings():
         weighted_pixel_loss(torch.ones(1, 2, 2), torch.ones(1, 2, 2), torch.ones(1, 2, 2, dtype=torch.bool), 'all')
     with pytest.raises(ValueError, match='loss_weight.*-1'):
         PseudoLabelCrossEntropy(loss_weight=-1)
+
+
+@pytest.mark.parametrize('norm', NORMS)
+def test_class_weights_count_pixels(norm):
+    """A class of weight 3 counts as if its pixels were there three times; a pixel without label as the mean class."""
+    logits, target = case()
+    label = target.label.clone()
+    label[0, 0, 0], target.valid[0, 0, 0], target.weight[0, 0, 0] = 255, True, 0
+    target = target_of(label, target.weight, target.valid)
+    cw = [1., 3., 2., 2.]
+    total, valid, kept = 0., 0., 0.
+    full = F.interpolate(logits, (5, 5), mode='bilinear', align_corners=True)
+    for n, r, c in target.valid.nonzero().tolist():
+        y, w = label[n, r, c].item(), target.weight[n, r, c].item()
+        count = 2. if y == 255 else cw[y]
+        valid += count
+        if w > 0:
+            kept += count
+            total = total - count * w * torch.log_softmax(full[n, :, r, c], 0)[y]
+    expected = total / {'valid': valid, 'kept': kept, 'u2pl': kept**2 / valid}[norm]
+    loss = PseudoLabelCrossEntropy(norm, class_weight=cw)(logits, target, True)
+    torch.testing.assert_close(loss, expected, rtol=1e-6, atol=1e-6)
+    nothing = target_of(label, torch.zeros_like(target.weight), torch.zeros_like(target.valid))
+    zero = PseudoLabelCrossEntropy(norm, class_weight=cw)(logits, nothing, True)
+    assert zero == 0 and zero.requires_grad
+
+
+def test_class_weights_are_checked():
+    logits, target = case()
+    with pytest.raises(ValueError, match='unsup_loss.class_weight has 2 weights for 4 classes'):
+        PseudoLabelCrossEntropy(class_weight=[1, 1])(logits, target, True)
+    with pytest.raises(ValueError, match='positive numbers'):
+        PseudoLabelCrossEntropy(class_weight=[1, -1])
