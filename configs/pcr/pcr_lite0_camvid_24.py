@@ -4,14 +4,10 @@ _base_ = [
 ]
 # Every line is part of the protocol of docs/benchmarks/camvid.md, which tells what happens without it.
 _base_.semi.data_preprocessor.size = _base_.crop_size
-_base_.semi.branches[0].augments = [
-    dict(type='ColorJitter', brightness=0.5, contrast=0.5, saturation=0.5, hue=0.25, prob=0.8),  # UniMatch's
-    dict(type='CutMix')
-]
+_base_.semi.branches[0].augments.insert(
+    0, dict(type='ColorJitter', brightness=0.5, contrast=0.5, saturation=0.5, hue=0.25, prob=0.8))  # UniMatch's
 _base_.semi.unsup_loss.class_weight = _base_.class_weight
 _base_.custom_hooks[0].buffers = 'average'
 model = dict(
-    _base_.semi,
-    tap='sep_bottleneck',
-    start_iter=500,
+    _base_.semi, tap='sep_bottleneck', start_iter=500,
     decode_head=dict(loss_decode=dict(class_weight=_base_.class_weight)))

@@ -13,6 +13,7 @@ _base_ = [
 ]
 _base_.semi.data_preprocessor.size = crop_size
 _base_.semi.prototype_head.grid_size = min(32, *crop_size)
+_base_.custom_hooks[0].buffers = 'average'  # on CamVid a teacher with copied BN statistics fell behind its student
 model = dict(
     _base_.semi, decode_head=dict(num_classes=len(classes)), tap='sep_bottleneck', start_iter=max_iters // 2)
 param_scheduler = dict(end=max_iters)
@@ -39,7 +40,7 @@ val_dataloader = dict(
     batch_size=1, num_workers=1, persistent_workers=True, sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
         labeled, data_prefix=dict(img_path='val/images', seg_map_path='val/masks'),
-        pipeline=load + [dict(type='Resize', scale=scale, keep_ratio=True)] + masks[:1] + [dict(type='PackSegInputs')]))
+        pipeline=load + [dict(type='Resize', scale=scale, keep_ratio=True)] + masks + [dict(type='PackSegInputs')]))
 test_dataloader = val_dataloader
 val_evaluator = [dict(type='IoUMetric', iou_metrics=['mIoU']), dict(type='StudentIoUMetric', iou_metrics=['mIoU'])]
 test_evaluator = val_evaluator

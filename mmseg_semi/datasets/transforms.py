@@ -31,9 +31,10 @@ class CheckSegMap(BaseTransform):
     def transform(self, results: dict) -> Optional[dict]:
         """Checks ``gt_seg_map``, uint8 [H, W], and changes nothing."""
         seg_map, path = results['gt_seg_map'], results['seg_map_path']
-        if seg_map.shape != tuple(results['img_shape'][:2]):
-            raise ValueError(f"mask {path} is {seg_map.shape}, its image {results['img_path']} is "
-                             f"{tuple(results['img_shape'][:2])} (height, width)")
+        size = tuple(results['ori_shape'][:2])  # of the file: test pipelines resize the image before they load the mask
+        if seg_map.shape != size:
+            raise ValueError(f"mask {path} is {seg_map.shape}, its image {results['img_path']} is {size} "
+                             '(height, width)')
         present = np.flatnonzero(np.bincount(seg_map.ravel()))
         wrong = present[(present >= self.num_classes) & (present != self.ignore_index)]
         if len(wrong):

@@ -246,7 +246,8 @@ def test_published_data(name):
     assert (tuple(scale.ratio_range), scale.law, flip.prob) == ((0.5, 2.0), 'halves', 0.5)
     assert tuple(cropping.crop_size) == crop and 'cat_max_ratio' not in cropping
     assert labeled.pipeline[2].num_classes == data['num_classes']
-    assert types(cfg.val_dataloader.dataset.pipeline) == ['LoadImageFromFile', 'LoadAnnotations', 'PackSegInputs']
+    assert types(cfg.val_dataloader.dataset.pipeline) == ['LoadImageFromFile', 'LoadAnnotations', 'CheckSegMap',
+                                                          'PackSegInputs']
     assert cfg.val_dataloader.batch_size == 1
     assert cfg.model.test_cfg == data['test']
     preprocessor = cfg.model.data_preprocessor
@@ -419,3 +420,18 @@ def test_trains_and_validates(leaf, options, num_classes, tmp_path, data_roots):
         assert state['prototype_head.bank'].shape == (num_classes, 4 if num_classes == 21 else 3, 16)
     else:
         assert not any(key.startswith(('teacher.', 'prototype_head.')) for key in state)
+
+
+@pytest.mark.camvid
+@pytest.mark.parametrize('labels', [24, 12])
+def test_camvid_class_weights_follow_enets_rule(labels):
+    """1 / ln(1.02 + share of the pixels), over the labels that the config may see, on both losses."""
+    cfg = Config.fromfile(CONFIGS / f'pcr/pcr_lite0_camvid_{labels}.py', import_custom_modules=False)
+    camvid = Path(os.environ.get('CAMVID_ROOT', ROOT / '../shared/data/camvid'))
+    names = (camvid / f'splits/drives_{labels}/labeled.txt').read_text().split()
+    counts = sum(np.bincount(np.asarray(Image.open(camvid / f'ann_dir/train/{name}.png')).ravel(), minlength=256)[:11]
+                 for name in names)
+    expected = 1 / np.log(1.02 + counts / counts.sum())
+    twin = Config.fromfile(CONFIGS / f'supervised/supervised_lite0_camvid_{labels}.py', import_custom_modules=False)
+    for found in (cfg.model.decode_head.loss_decode, cfg.model.unsup_loss, twin.model.decode_head.loss_decode):
+        assert found.class_weight == pytest.approx(expected.tolist(), abs=0.05001)

@@ -10,8 +10,8 @@ def results(height=30, width=40, **kwargs):
     rng = np.random.default_rng(0)
     img = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
     seg = rng.integers(0, 5, (height, width), dtype=np.uint8)
-    return dict(dict(img=img, img_shape=(height, width), gt_seg_map=seg, seg_fields=['gt_seg_map'],
-                     img_path='i/a.jpg', seg_map_path='m/a.png'), **kwargs)
+    return dict(dict(img=img, img_shape=(height, width), ori_shape=(height, width), gt_seg_map=seg,
+                     seg_fields=['gt_seg_map'], img_path='i/a.jpg', seg_map_path='m/a.png'), **kwargs)
 
 
 def test_check_accepts():
@@ -30,6 +30,10 @@ def test_check_refuses_a_label(value, ignore):
         CheckSegMap(5, ignore)(bad)
     bad['gt_seg_map'][7, 9] = 0
     CheckSegMap(5, ignore)(bad)
+
+
+def test_check_compares_files_also_after_a_resize():
+    CheckSegMap(5)(results(img_shape=(15, 20)))
 
 
 def test_check_refuses_a_size():

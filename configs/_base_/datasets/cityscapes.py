@@ -14,6 +14,7 @@ train_pipeline = [
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations'),
+    dict(type='CheckSegMap', num_classes=19),
     dict(type='PackSegInputs')
 ]
 train_dataloader = dict(

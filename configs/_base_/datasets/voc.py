@@ -14,6 +14,7 @@ train_pipeline = [
 test_pipeline = [  # whole images at their own size
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations'),
+    dict(type='CheckSegMap', num_classes=21),
     dict(type='PackSegInputs')
 ]
 train_dataloader = dict(
