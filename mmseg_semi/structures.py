@@ -43,6 +43,10 @@ class Target:
         """Applies one function to every map, so that they can never drift apart."""
         return Target(**{f.name: function(getattr(self, f.name)) for f in fields(self)})
 
+    def restrict(self, region: Tensor) -> 'Target':
+        """The same target, but pixels outside a region [N, H, W] bool are neither trained nor counted."""
+        return replace(self, weight=self.weight * region, valid=self.valid & region)
+
 
 @dataclass(frozen=True)
 class View:

@@ -2,6 +2,8 @@
 from .base import BatchAugment
 from .classmix import ClassMix
 from .cutmix import CutMix, cutmix_box
+from .patch_mask import PatchMask
 from .photometric import ColorJitter, GaussianBlur, RandomGrayscale
 
-__all__ = ['BatchAugment', 'ClassMix', 'ColorJitter', 'CutMix', 'GaussianBlur', 'RandomGrayscale', 'cutmix_box']
+__all__ = ['BatchAugment', 'ClassMix', 'ColorJitter', 'CutMix', 'GaussianBlur', 'PatchMask', 'RandomGrayscale',
+           'cutmix_box']

@@ -20,7 +20,14 @@ class BatchAugment(ABC):
     All randomness is in :meth:`draw` and comes from the generator that the step passes in, which lives on the CPU: the
     same seed gives the same draws on every device, and a logged draw can be replayed with :meth:`apply`. An augment
     never edits the view it is given.
+
+    Attributes:
+        mean, std (Tensor): [3, 1, 1] float, RGB in [0, 1]: what normalization subtracts and divides by. Images are
+            augmented before it; the owner of an augment that fills in color sets these.
     """
+
+    mean = torch.full((3, 1, 1), 0.5)
+    std = torch.full((3, 1, 1), 0.25)
 
     @abstractmethod
     def draw(self, view: View, generator: torch.Generator) -> Params:

@@ -1,3 +1,4 @@
+from .multi_scale import MultiScaleLabeler
 from .threshold import ThresholdLabeler
 
-__all__ = ['ThresholdLabeler']
+__all__ = ['MultiScaleLabeler', 'ThresholdLabeler']

@@ -1,4 +1,6 @@
 """Pseudo-labels from one prediction, kept where the teacher is sure."""
+from typing import Callable, Optional
+
 import torch
 from torch import Tensor
 
@@ -14,28 +16,36 @@ class ThresholdLabeler:
 
     Args:
         threshold (float): tau, in [0, 1]. 0 accepts every valid pixel.
+        reliability (str): ``'pixel'``: a pixel weighs 1 where it reaches the threshold, else 0. ``'batch_ratio'``
+            (MIC): every valid pixel weighs the share of the batch's valid pixels that reach it.
 
     Raises:
-        ValueError: If ``threshold`` is outside [0, 1].
+        ValueError: If ``threshold`` is outside [0, 1], or ``reliability`` unknown.
     """
 
-    def __init__(self, threshold: float) -> None:
+    def __init__(self, threshold: float, reliability: str = 'pixel') -> None:
         if not 0 <= threshold <= 1:
             raise ValueError(f'labeler.threshold must be in [0, 1], found {threshold}')
-        self.threshold = threshold
+        if reliability not in ('pixel', 'batch_ratio'):
+            raise ValueError(f"labeler.reliability must be 'pixel' or 'batch_ratio', found {reliability!r}")
+        self.threshold, self.reliability = threshold, reliability
 
-    def __call__(self, logits: Tensor, valid: Tensor) -> Target:
+    def __call__(self, logits: Tensor, valid: Tensor, predict: Optional[Callable] = None) -> Target:
         """Labels a batch.
 
         Args:
             logits (Tensor): [N, C, H, W] of the teacher at image size; computed in float32.
             valid (Tensor): [N, H, W] bool, false on padding.
+            predict (Callable, optional): Not used; see :class:`MultiScaleLabeler`.
 
         Returns:
-            Target: ``weight`` is 1 where the pixel is valid and confident, else 0.
+            Target: ``weight`` is 1 where the pixel is valid and confident, else 0; with ``'batch_ratio'`` their share
+            on every valid pixel.
         """
         logits = logits.float()
         top, label = logits.max(dim=1)
         confidence = torch.exp(top - logits.logsumexp(dim=1))  # the largest softmax value, without the softmax
         weight = (valid & (confidence >= self.threshold)).float()
+        if self.reliability == 'batch_ratio':
+            weight = valid * (weight.sum() / valid.sum().clamp(min=1))
         return Target(label=label, weight=weight, confidence=confidence, valid=valid)

@@ -1,6 +1,7 @@
 """The base of every method: an mmseg segmentor that also owns its teacher."""
+import contextlib
 import copy
-from typing import Dict, List, Optional, Sequence
+from typing import Dict, List, NamedTuple, Optional, Sequence
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from mmseg.models.utils import resize
 from mmseg.utils import add_prefix
 from torch import Tensor, nn
 
+from mmseg_semi.models.batch_norm import untracked_statistics
 from mmseg_semi.models.branch import StrongBranch
 from mmseg_semi.models.feature_tap import FeatureTap
 from mmseg_semi.models.losses.head_loss import head_loss
@@ -31,6 +33,13 @@ def _without_pretrained(cfg: Optional[dict]) -> Optional[dict]:
         if 'pretrained' in cfg:
             cfg['pretrained'] = False if isinstance(cfg['pretrained'], bool) else None
     return cfg
+
+
+class _Group(NamedTuple):
+    """Images that are one batch for the student's BN layers, and which groups of the step they are (0: labeled)."""
+    images: List[Tensor]
+    places: List[int]
+    update_bn: bool
 
 
 @MODELS.register_module()
@@ -114,7 +123,8 @@ class SemiEncoderDecoder(EncoderDecoder):
             self.teacher = EncoderDecoder(*parts[:2], neck=parts[2], test_cfg=test_cfg)
         self.teacher.requires_grad_(False).eval()
         self.labeler = MODELS.build(labeler)
-        self.branches = [StrongBranch(**branch) for branch in branches]
+        color = {name: getattr(self.data_preprocessor, name, None) for name in ('mean', 'std')}
+        self.branches = [StrongBranch(**branch, **color) for branch in branches]
         self.unsup_loss = MODELS.build(unsup_loss or dict(type='PseudoLabelCrossEntropy'))
         self.start_iter, self.joint_forward, self.eval_with = start_iter, joint_forward, eval_with
         self.teacher_bn = teacher_bn
@@ -182,7 +192,7 @@ class SemiEncoderDecoder(EncoderDecoder):
         step = self.new_step(inputs, data_samples)
         if self.unsup_active:
             step.out_teacher = self.teacher_forward(inputs.weak)
-            step.target = self.pseudo_label(step.out_teacher, inputs.valid)
+            step.target = self.pseudo_label(step.out_teacher, inputs)
             step.mixed = self.strong_views(step)
             if self.teacher_bn == 'forward':
                 self.move_teacher_statistics(step)
@@ -215,10 +225,18 @@ class SemiEncoderDecoder(EncoderDecoder):
         return self._run(self.teacher, self.teacher_tap, images)
 
     @torch.no_grad()
-    def pseudo_label(self, output: Output, valid: Tensor) -> Target:
+    def pseudo_label(self, output: Output, batch: SemiBatch) -> Target:
         """Labels the weak views: teacher logits at image size through the labeler."""
-        logits = resize(output.logits.float(), size=valid.shape[1:], mode='bilinear', align_corners=self.align_corners)
-        return self.labeler(logits, valid)
+
+        def full(logits: Tensor, size: tuple) -> Tensor:
+            return resize(logits.float(), size=size, mode='bilinear', align_corners=self.align_corners)
+
+        def predict(size: tuple, flip: bool) -> Tensor:
+            images = resize(batch.weak, size=size, mode='bilinear', align_corners=False)
+            logits = full(self.teacher_forward(images.flip(3) if flip else images).logits, size)
+            return logits.flip(3) if flip else logits
+
+        return self.labeler(full(output.logits, tuple(batch.valid.shape[1:])), batch.valid, predict)
 
     @torch.no_grad()
     def strong_views(self, step: Step) -> List[View]:
@@ -230,19 +248,30 @@ class SemiEncoderDecoder(EncoderDecoder):
     def move_teacher_statistics(self, step: Step) -> None:
         """Shows the teacher, in train mode, what the student sees, so that its BN statistics move."""
         self.teacher.train()
-        for images in self._student_inputs(step):
-            self._run(self.teacher, self.teacher_tap, images)
+        for group in self._student_groups(step):
+            if group.update_bn:
+                self._run(self.teacher, self.teacher_tap, torch.cat(group.images))
         self.teacher.eval()
 
-    def _student_inputs(self, step: Step) -> List[Tensor]:
-        groups = [step.batch.labeled] + [view.images for view in step.mixed]
-        return [torch.cat(groups)] if self.joint_forward else groups
+    def _student_groups(self, step: Step) -> List['_Group']:
+        """What passes the student together: everything or nothing, but a view that must leave BN alone goes alone."""
+        groups = [_Group([step.batch.labeled], [0], True)]
+        for i, (view, branch) in enumerate(zip(step.mixed, self.branches, strict=False), start=1):
+            if self.joint_forward and branch.update_bn:
+                groups[0].images.append(view.images)
+                groups[0].places.append(i)
+            else:
+                groups.append(_Group([view.images], [i], branch.update_bn))
+        return groups
 
     def student_views(self, step: Step) -> None:
-        """Fills ``out_labeled`` and ``out_mixed``, in one forward or in one per group."""
-        outputs = [self.student_forward(images) for images in self._student_inputs(step)]
-        if self.joint_forward:
-            outputs = outputs[0].split([len(step.batch.labeled), *(len(view.images) for view in step.mixed)])
+        """Fills ``out_labeled`` and ``out_mixed``, in one forward per group."""
+        outputs: List[Optional[Output]] = [None] * (1 + len(step.mixed))
+        for group in self._student_groups(step):
+            with contextlib.nullcontext() if group.update_bn else untracked_statistics(self):
+                out = self.student_forward(torch.cat(group.images))
+            for place, part in zip(group.places, out.split([len(images) for images in group.images]), strict=True):
+                outputs[place] = part
         step.out_labeled, *step.out_mixed = outputs
 
     def student_forward(self, images: Tensor) -> Output:

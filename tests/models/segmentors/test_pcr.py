@@ -43,7 +43,7 @@ def reference_prototype_terms(model, batch):
     head = model.prototype_head
     model.begin_iter(0, 1, 0)
     step = model.new_step(inputs, data['data_samples'])
-    step.target = model.pseudo_label(model.teacher_forward(inputs.weak), inputs.valid)
+    step.target = model.pseudo_label(model.teacher_forward(inputs.weak), inputs)
     step.mixed = model.strong_views(step)
     rows, columns = stratified_pixels(*size, head.grid_size, step.generator)
     joint = torch.cat([inputs.labeled, step.mixed[0].images])

@@ -159,8 +159,9 @@ def test_padding_cannot_change_the_unsupervised_loss(tiny_cfg, make_batch):
 
     def loss(weak):
         model.begin_iter(0, 1, 0)
-        step = model.new_step(type(inputs)(inputs.labeled, weak, inputs.valid), data['data_samples'])
-        step.target = model.pseudo_label(model.teacher_forward(weak), inputs.valid)
+        batch = type(inputs)(inputs.labeled, weak, inputs.valid)
+        step = model.new_step(batch, data['data_samples'])
+        step.target = model.pseudo_label(model.teacher_forward(weak), batch)
         step.mixed = model.strong_views(step)
         model.student_views(step)
         return model.unsupervised_loss(step)['unsup_0.loss_ce']

@@ -1,0 +1,159 @@
+"""MaskMatch is SemiEncoderDecoder with PatchMask and MultiScaleLabeler: the specification's acceptance tests."""
+import copy
+
+import pytest
+import torch
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from mmseg_semi.models.batch_norm import untracked_statistics
+from mmseg_semi.models.segmentors.semi_encoder_decoder import step_generator
+from mmseg_semi.registry import MODELS
+
+STRONG = dict(augments=[dict(type='CutMix', prob=1.0)], loss_weight=0.5)
+MASK = dict(type='PatchMask', block_size=8, ratio=0.7)
+
+
+def masked(update_bn=False, **options):
+    return dict(augments=[{**MASK, **options}], loss_weight=0.5, update_bn=update_bn)
+
+
+def build(cfg, *branches, **options):
+    torch.manual_seed(0)
+    model = MODELS.build({**cfg, 'branches': list(branches), **options})
+    model.init_weights()
+    for net in (model, model.teacher):
+        net.decode_head.conv_seg.weight.data.normal_(0, 0.2)
+    return model.train()
+
+
+def run_loss(model, batch, iteration=0, rank=0):
+    model.begin_iter(iteration, seed=1, rank=rank)
+    return model.loss(**model.data_preprocessor(copy.deepcopy(batch), True))
+
+
+def inputs_of(module):
+    seen = []
+    module.register_forward_pre_hook(lambda _, args: seen.append(args[0].clone()))
+    return seen
+
+
+def statistics(network):
+    return {name: value.clone() for name, value in network.named_buffers() if 'running' in name or 'num_b' in name}
+
+
+def test_teacher_sees_the_same_image_with_and_without_masking(tiny_cfg, make_batch):
+    seen = []
+    for branches in ([STRONG], [STRONG, masked()]):
+        model = build(tiny_cfg, *branches)
+        seen.append(inputs_of(model.teacher.backbone))
+        run_loss(model, make_batch())
+    (without, ), (with_mask, ) = seen
+    assert torch.equal(without, with_mask)
+
+
+def test_nothing_masked_is_plain_consistency(tiny_cfg, make_batch):
+    jitter = dict(type='ColorJitter', prob=1.0)
+    losses = []
+    for branch in (dict(augments=[jitter], loss_weight=0.5, update_bn=False),
+                   dict(augments=[jitter, {**MASK, 'ratio': 0.}], loss_weight=0.5, update_bn=False)):
+        losses.append(run_loss(build(tiny_cfg, branch), make_batch()))
+    assert losses[0]['unsup_0.loss_ce'] == losses[1]['unsup_0.loss_ce'] > 0
+
+
+def test_masked_view_leaves_the_running_statistics_alone(tiny_cfg, make_batch):
+    alone, guarded, open_ = (build(tiny_cfg, *branches) for branches in (
+        [STRONG], [STRONG, masked()], [STRONG, masked(update_bn=True)]))
+    for model in (alone, guarded, open_):
+        seen = inputs_of(model.backbone)
+        run_loss(model, make_batch())
+        # Labeled and strong images are one batch; the masked ones join only where they may.
+        assert [len(images) for images in seen] == {id(alone): [4], id(guarded): [4, 2], id(open_): [6]}[id(model)]
+    expected = statistics(alone.backbone)
+    for name, value in statistics(guarded.backbone).items():
+        assert torch.equal(value, expected[name]), name
+    assert not all(torch.equal(value, expected[name]) for name, value in statistics(open_.backbone).items())
+    assert all(m.track_running_stats for m in guarded.modules() if isinstance(m, _BatchNorm))
+
+
+def test_untracked_layers_normalize_by_the_batch():
+    torch.manual_seed(0)
+    layer, images = torch.nn.BatchNorm2d(3), torch.randn(4, 3, 5, 5) * 3 + 7
+    before = copy.deepcopy(layer.state_dict())
+    with pytest.raises(KeyError), untracked_statistics(layer):
+        out = layer(images)
+        raise KeyError  # also left in order by an error
+    torch.testing.assert_close(out.mean((0, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
+    assert all(torch.equal(value, before[name]) for name, value in layer.state_dict().items())
+    assert layer.track_running_stats
+    layer(images)
+    assert not torch.equal(layer.running_mean, before['running_mean'])
+
+
+def test_only_the_masked_region_is_trained(tiny_cfg, make_batch):
+    model = build(tiny_cfg, masked(loss_region='masked'), labeler=dict(type='ThresholdLabeler', threshold=0.))
+    data = model.data_preprocessor(make_batch(), True)
+    model.begin_iter(0, 1, 0)
+    step = model.new_step(**data)
+    step.target = model.pseudo_label(model.teacher_forward(step.batch.weak), step.batch)
+    step.mixed = model.strong_views(step)
+    visible = (step.mixed[0].images == step.batch.weak).all(1)
+    logits = torch.randn(2, 4, 33, 33, requires_grad=True)  # at image size: a pixel has its own logits
+    model.unsup_loss(logits, step.mixed[0].target, True).backward()
+    gradient = logits.grad.abs().sum(1)
+    assert not gradient[visible].any() and gradient[~visible & step.batch.valid].all()
+
+
+def test_masks_differ_between_images_iterations_and_ranks(tiny_cfg, make_batch):
+    model = build(tiny_cfg, masked())
+    data = model.data_preprocessor(make_batch(), True)
+    masks = []
+    for iteration, rank in ((0, 0), (1, 0), (0, 1)):
+        model.begin_iter(iteration, 1, rank)
+        step = model.new_step(**data)
+        step.target = model.pseudo_label(model.teacher_forward(step.batch.weak), step.batch)
+        images = model.branches[0](model.strong_views(step)[0], step_generator(1, rank, iteration)).images
+        masks += list((images == step.batch.weak).all(1))
+    assert all(not torch.equal(a, b) for i, a in enumerate(masks) for b in masks[:i])
+
+
+def test_hidden_pixels_are_zero_for_the_network(tiny_cfg, make_batch):
+    tiny_cfg.data_preprocessor.update(mean=[10., 100., 200.], std=[20., 30., 40.])
+    model = build(tiny_cfg, masked())
+    seen = inputs_of(model.backbone)
+    run_loss(model, make_batch())
+    hidden = (seen[1] == 0).all(1)
+    assert 0.3 < hidden.float().mean() < 0.95 and (seen[1][0] == 0).all(0).any()
+
+
+def test_ensemble_labels_feed_every_branch(tiny_cfg, make_batch):
+    ensemble = dict(type='MultiScaleLabeler', labeler=dict(type='ThresholdLabeler', threshold=0.3))
+    model = build(tiny_cfg, STRONG, masked(), labeler=ensemble)
+    seen = inputs_of(model.teacher.backbone)
+    losses = run_loss(model, make_batch())
+    assert [tuple(images.shape[2:]) for images in seen] == [(33, 33), (16, 16), (50, 50)]
+    single = build(tiny_cfg, STRONG, masked())
+    assert run_loss(single, make_batch())['monitor.confidence'] != losses['monitor.confidence']
+    sum(value for key, value in losses.items() if 'loss' in key).backward()
+    assert {'unsup_0.loss_ce', 'unsup_1.loss_ce'} <= losses.keys()
+    assert all(p.grad is None for p in model.teacher.parameters())
+
+
+def test_padding_changes_no_gradient(tiny_cfg, make_batch):
+    gradients = []
+    for fill in (0., 9.):
+        # One 1x1 convolution for each network: what lies at a pixel reaches no other one.
+        model = build(tiny_cfg, masked(loss_region='visible'), auxiliary_head=None)
+        torch.manual_seed(0)
+        for network in (model, model.teacher):
+            network.backbone, network.decode_head = torch.nn.Identity(), torch.nn.Conv2d(3, 4, 1)
+        data = model.data_preprocessor(make_batch(sizes=((33, 29), )), True)
+        inputs = data['inputs']
+        weak = torch.where(inputs.valid[:, None], inputs.weak, fill)
+        model.begin_iter(0, 1, 0)
+        step = model.new_step(type(inputs)(inputs.labeled, weak, inputs.valid), data['data_samples'])
+        step.target = model.pseudo_label(model.teacher_forward(weak), step.batch)
+        step.mixed = model.strong_views(step)
+        model.student_views(step)
+        model.unsupervised_loss(step)['unsup_0.loss_ce'].backward()
+        gradients.append(model.decode_head.weight.grad)
+    assert gradients[0].any() and torch.equal(*gradients)
