@@ -1,0 +1,11 @@
+_base_ = [
+    '../_base_/models/fcn_tiny.py', '../_base_/datasets/shapes_semi.py', '../_base_/semi/fixmatch_ema.py',
+    '../_base_/schedules/demo.py', '../_base_/default_runtime.py'
+]
+_base_.semi.data_preprocessor.size = _base_.crop_size
+_base_.semi.branches[0].augments = [  # as pcr_tiny_shapes.py: here color tells the classes apart
+    dict(type='ColorJitter', brightness=0.3, contrast=0.3, saturation=0.3, hue=0.05, prob=1.0),
+    dict(type='CutMix', prob=1.0)
+]
+_base_.custom_hooks[0].decay = 0.99
+model = dict(_base_.semi, start_iter=300)
