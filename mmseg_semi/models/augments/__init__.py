@@ -2,8 +2,9 @@
 from .base import BatchAugment
 from .classmix import ClassMix
 from .cutmix import CutMix, cutmix_box
+from .geometry import RandomMirror, RandomScaleCrop
 from .patch_mask import PatchMask
 from .photometric import ColorJitter, GaussianBlur, RandomGrayscale
 
 __all__ = ['BatchAugment', 'ClassMix', 'ColorJitter', 'CutMix', 'GaussianBlur', 'PatchMask', 'RandomGrayscale',
-           'cutmix_box']
+           'RandomMirror', 'RandomScaleCrop', 'cutmix_box']
