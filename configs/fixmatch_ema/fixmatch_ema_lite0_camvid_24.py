@@ -9,4 +9,4 @@ _base_.semi.branches[0].augments = [_base_.semi.branches[0].augments[0], dict(ty
 _base_.semi.unsup_loss.class_weight = _base_.class_weight
 _base_.semi.decode_head.loss_decode.class_weight = _base_.class_weight
 _base_.custom_hooks[0].decay = 0.99
-model = dict(_base_.semi, start_iter=500)
+model = dict(_base_.semi, start_iter=1000)

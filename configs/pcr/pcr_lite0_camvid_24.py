@@ -9,5 +9,5 @@ _base_.semi.branches[0].augments.insert(
 _base_.semi.unsup_loss.class_weight = _base_.class_weight
 _base_.custom_hooks[0].buffers = 'average'
 model = dict(
-    _base_.semi, tap='sep_bottleneck', start_iter=500,
+    _base_.semi, tap='sep_bottleneck', start_iter=1000,
     decode_head=dict(loss_decode=dict(class_weight=_base_.class_weight)))
