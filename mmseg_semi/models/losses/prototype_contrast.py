@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 # Negatives are read in blocks: on CPUs of a size that stays in the cache, elsewhere large enough to be few.
-CPU_BLOCK, BLOCK = 2**23, 2**27  # bytes
+CPU_BLOCK, BLOCK = 2**22, 2**27  # bytes
 
 
 class Pools(NamedTuple):
@@ -165,7 +165,7 @@ def prototype_info_nce(features: Tensor,
 
     Divisor: K; a class without hard pixels counts in K and adds 0. The gradient flows through the anchors only. All
     arithmetic is float32 at least, also under autocast. Nothing is read on the host, and every shape is fixed. Memory
-    beside the gradient of ``features``: one block of negatives (128 MiB, on CPUs 8 MiB) and 8 C Q N bytes of draws.
+    beside the gradient of ``features``: one block of negatives (128 MiB, on CPUs 4 MiB) and 8 C Q N bytes of draws.
 
     Args:
         features (Tensor): [M, D] raw representations of all pixels.
