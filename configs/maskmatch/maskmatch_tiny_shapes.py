@@ -1,10 +1,11 @@
-_base_ = '../fixmatch_ema/fixmatch_ema_tiny_shapes.py'
-augments = _base_.model.branches[0].augments
-model = dict(
-    labeler=dict(
-        _delete_=True, type='MultiScaleLabeler', labeler=dict(type='ThresholdLabeler', threshold=0.95),
-        scales=(0.5, 1.0, 1.5)),
-    branches=[
-        dict(augments=augments, loss_weight=0.25),
-        dict(augments=[augments[0], dict(type='PatchMask', block_size=16)], loss_weight=0.25, update_bn=False)
-    ])
+_base_ = [
+    '../_base_/models/fcn_tiny.py', '../_base_/datasets/shapes_semi.py', '../_base_/semi/maskmatch.py',
+    '../_base_/schedules/demo.py', '../_base_/default_runtime.py'
+]
+_base_.semi.data_preprocessor.size = _base_.crop_size
+# As pcr_tiny_shapes.py: here color tells the classes apart.
+jitter = dict(type='ColorJitter', brightness=0.3, contrast=0.3, saturation=0.3, hue=0.05, prob=1.0)
+_base_.semi.branches[0].augments = [jitter, dict(type='CutMix', prob=1.0)]
+_base_.semi.branches[1].augments = [jitter, dict(type='PatchMask', block_size=16)]
+_base_.custom_hooks[0].decay = 0.99
+model = dict(_base_.semi, start_iter=300)

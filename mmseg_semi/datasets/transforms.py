@@ -34,7 +34,7 @@ class CheckSegMap(BaseTransform):
         size = tuple(results['ori_shape'][:2])  # of the file: test pipelines resize the image before they load the mask
         if seg_map.shape != size:
             raise ValueError(f"mask {path} is {seg_map.shape}, its image {results['img_path']} is {size} "
-                             '(height, width)')
+                             '(height, width); if they fit, put CheckSegMap right after LoadAnnotations')
         present = np.flatnonzero(np.bincount(seg_map.ravel()))
         wrong = present[(present >= self.num_classes) & (present != self.ignore_index)]
         if len(wrong):

@@ -2,22 +2,31 @@
 import contextlib
 from typing import Iterator
 
+import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+NAMES = ('running_mean', 'running_var', 'num_batches_tracked')
 
 
 @contextlib.contextmanager
 def untracked_statistics(network: nn.Module) -> Iterator[None]:
     """Inside, BN layers in train mode normalize by the batch as ever, but their running statistics stay as they are.
 
+    The layers write into copies meanwhile. (Without statistics at all, SyncBN fails under autocast; a momentum of 0
+    would let a NaN through.) A forward that is repeated in the backward pass, activation checkpointing, runs outside.
+
     Args:
         network (nn.Module): BN and SyncBN layers in it are affected.
     """
     layers = [m for m in network.modules() if isinstance(m, _BatchNorm) and m.training and m.track_running_stats]
-    for layer in layers:
-        layer.track_running_stats = False
+    places = [(layer, name) for name in NAMES for layer in layers]
+    originals = [getattr(layer, name) for layer, name in places]
+    if layers:
+        for (layer, name), copy in zip(places, torch._foreach_add(originals, 0), strict=True):
+            setattr(layer, name, copy)
     try:
         yield
     finally:
-        for layer in layers:
-            layer.track_running_stats = True
+        for (layer, name), original in zip(places, originals, strict=True):
+            setattr(layer, name, original)

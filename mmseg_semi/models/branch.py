@@ -16,7 +16,7 @@ class StrongBranch:
         loss_weight (float): Weight of the branch's loss, >= 0. Defaults to 1.
         update_bn (bool): Whether the student's BN running statistics learn from this view. False for views that look
             unlike any real image: the view then passes the student alone, normalized by its own batch statistics, and
-            leaves no trace in the running ones. Defaults to True.
+            leaves no trace in the running ones. Not with activation checkpointing. Defaults to True.
         mean, std (Tensor, optional): [3, 1, 1], RGB in [0, 1], handed to the augments; see :class:`BatchAugment`.
 
     Raises:
@@ -34,7 +34,7 @@ class StrongBranch:
         self.augments = [BATCH_AUGMENTS.build(a) for a in augments]
         for augment in self.augments:
             if mean is not None:
-                augment.mean, augment.std = mean, std
+                augment.image_mean, augment.image_std = mean, std
         self.loss_weight, self.update_bn = loss_weight, update_bn
 
     def __call__(self, view: View, generator: torch.Generator) -> View:

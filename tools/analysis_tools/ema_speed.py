@@ -32,7 +32,7 @@ def network(depth: int) -> nn.Module:
 
 
 def out_of_place(teacher: Tensor, student: Tensor, decay: float) -> None:
-    """One tensor as U2PL, CSS and UniMatch V2 move it."""
+    """One tensor as released codes (U2PL, CSS) move it."""
     teacher.data = decay * teacher.data + (1 - decay) * student.data
 
 

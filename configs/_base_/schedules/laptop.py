@@ -1,4 +1,4 @@
-# 1,500 steps on two cores: the whole run for every method, labeled-only for the first 1,000 (docs/benchmarks/camvid.md).
+# 1,500 steps on two cores, for every method; the unlabeled loss starts at step 1,000 (docs/benchmarks/camvid.md).
 max_iters = 1500
 optim_wrapper = dict(
     type='OptimWrapper',

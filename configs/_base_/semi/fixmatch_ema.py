@@ -3,7 +3,7 @@
 semi = dict(
     type='SemiEncoderDecoder',
     data_preprocessor=dict(type='SemiSegDataPreProcessor'),
-    decode_head=dict(loss_decode=dict(loss_weight=0.5)),  # L = (L_x + L_s) / 2
+    decode_head=dict(loss_decode=dict(loss_weight=0.5)),  # L = (L_x + L_s) / 2; halve auxiliary heads too
     labeler=dict(type='ThresholdLabeler', threshold=0.95),  # tau: VOC 0.95, Cityscapes with a ResNet 0
     branches=[
         dict(

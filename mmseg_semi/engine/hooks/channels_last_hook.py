@@ -11,7 +11,8 @@ class ChannelsLastHook(Hook):
     """Trains in ``torch.channels_last``, which convolutions prefer on CPUs and in half precision on GPUs.
 
     Changes speed only: values agree up to rounding, and checkpoints hold the same tensors. Works with every model; the
-    activations follow the layout of the weights.
+    activations follow the layout of the weights. Under DDP torch warns once that the strides of gradients and buckets
+    differ.
     """
 
     # Before EMATeacherHook pairs the tensors.

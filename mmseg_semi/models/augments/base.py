@@ -22,12 +22,12 @@ class BatchAugment(ABC):
     never edits the view it is given.
 
     Attributes:
-        mean, std (Tensor): [3, 1, 1] float, RGB in [0, 1]: what normalization subtracts and divides by. Images are
-            augmented before it; the owner of an augment that fills in color sets these.
+        image_mean, image_std (Tensor): [3, 1, 1] float, RGB in [0, 1]: what normalization subtracts and divides by.
+            Images are augmented before it; the owner of an augment that fills in color sets these.
     """
 
-    mean = torch.full((3, 1, 1), 0.5)
-    std = torch.full((3, 1, 1), 0.25)
+    image_mean = torch.full((3, 1, 1), 0.5)
+    image_std = torch.full((3, 1, 1), 0.25)
 
     @abstractmethod
     def draw(self, view: View, generator: torch.Generator) -> Params:

@@ -34,7 +34,7 @@ def draw_cells(size: int, rows: int, columns: int, ratio: Tensor, mode: str, gen
     draws = torch.rand(size, cells, generator=generator)
     rank = draws.argsort(dim=1).argsort(dim=1)  # cells in the order in which they are hidden
     if mode == 'exact':
-        visible = rank >= (ratio * cells).floor()[:, None]
+        visible = rank >= (ratio * cells + 1e-3).floor()[:, None]
     else:
         visible = draws >= ratio[:, None]
     return (visible | (rank == cells - 1)).unflatten(1, (rows, columns))
@@ -78,13 +78,13 @@ class PatchMask(BatchAugment):
         self.fill, self.loss_region = fill, loss_region
 
     def draw(self, view: View, generator: torch.Generator) -> Params:
-        """Draws ``cells`` [N, rows, columns] bool, and as ``fill`` needs ``noise`` [N, 3, H, W] or ``partner`` [N]."""
+        """Draws ``cells`` [N, rows, columns] bool, and as ``fill`` needs ``seed`` int or ``partner`` [N]."""
         size, _, height, width = view.images.shape
         rows, columns = (max(1, math.floor(side / self.block_size + 0.5)) for side in (height, width))
         ratio = uniform(*self.ratio, size, generator)
         params = dict(cells=draw_cells(size, rows, columns, ratio, self.ratio_mode, generator))
         if self.fill == 'noise':
-            params['noise'] = torch.randn(view.images.shape, generator=generator)
+            params['seed'] = int(torch.randint(2**63 - 1, (), generator=generator))
         elif self.fill == 'mix':
             params['partner'] = draw_partner('shuffle', size, generator)
         return params
@@ -103,7 +103,10 @@ class PatchMask(BatchAugment):
     def _hidden(self, images: Tensor, params: Params) -> Tensor:
         if self.fill == 'mix':
             return images[params['partner'].to(images.device, non_blocking=True)]
-        mean = self.mean.to(images, non_blocking=True)
+        mean = self.image_mean.to(images, non_blocking=True)
         if self.fill == 'zero':
             return mean
-        return mean + self.std.to(images, non_blocking=True) * params['noise'].to(images, non_blocking=True)
+        # Drawn where the images are: a batch of noise is too much to send. It differs between kinds of devices.
+        generator = torch.Generator(images.device).manual_seed(params['seed'])
+        noise = torch.randn(images.shape, generator=generator, device=images.device, dtype=images.dtype)
+        return mean + self.image_std.to(images, non_blocking=True) * noise

@@ -19,7 +19,7 @@ class MultiScaleLabeler:
         P = mean over k in K of up(softmax(T(resize(x, k))))
 
     The mean of probabilities is less sure than a single prediction: at the same threshold fewer pixels are kept. A
-    scale k costs k^2 teacher forwards.
+    scale k costs k^2 teacher forwards; the one at scale 1 happens even if K leaves it out.
 
     Args:
         labeler (dict): Labeler that gets log P in place of logits.

@@ -17,7 +17,8 @@ class ThresholdLabeler:
     Args:
         threshold (float): tau, in [0, 1]. 0 accepts every valid pixel.
         reliability (str): ``'pixel'``: a pixel weighs 1 where it reaches the threshold, else 0. ``'batch_ratio'``
-            (MIC): every valid pixel weighs the share of the batch's valid pixels that reach it.
+            (MIC): every valid pixel weighs the share of the batch's valid pixels that reach it; not for PCR, whose
+            prototypes learn from every pixel of positive weight.
 
     Raises:
         ValueError: If ``threshold`` is outside [0, 1], or ``reliability`` unknown.

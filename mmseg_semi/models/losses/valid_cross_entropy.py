@@ -33,6 +33,8 @@ def class_weight_tensor(class_weight: Optional[Sequence[float]]) -> Optional[Ten
     """
     if class_weight is None:
         return None
+    if isinstance(class_weight, str):
+        raise ValueError(f'class_weight must be a list of numbers, got {class_weight!r}: files are not read')
     if not all(0 < weight < math.inf for weight in class_weight):
         raise ValueError(f'class_weight must hold positive numbers, got {list(class_weight)}')
     return torch.tensor(class_weight, dtype=torch.float32)
@@ -98,7 +100,8 @@ class ValidCrossEntropyLoss(nn.Module):
                 reduction_override: Optional[str] = None,
                 ignore_index: int = 255,
                 **kwargs) -> Tensor:
-        """Computes the loss. The divisor is the number of kept pixels of the whole batch, whatever their ``weight``.
+        """Computes the loss. The divisor is the number of kept pixels of the whole batch, whatever their ``weight``;
+        with class weights, the sum of these.
 
         Args:
             cls_score (Tensor): [N, C, H, W] logits.

@@ -125,6 +125,11 @@ class SemiEncoderDecoder(EncoderDecoder):
         self.labeler = MODELS.build(labeler)
         color = {name: getattr(self.data_preprocessor, name, None) for name in ('mean', 'std')}
         self.branches = [StrongBranch(**branch, **color) for branch in branches]
+        if not all(branch.update_bn for branch in self.branches):
+            repeated = [name for name, module in self.named_modules() if getattr(module, 'with_cp', False)]
+            if repeated:
+                raise ValueError('branches: update_bn=False does not go with activation checkpointing, whose repeated '
+                                 f'forward moves the BN statistics; set with_cp=False (found in {repeated[0]})')
         self.unsup_loss = MODELS.build(unsup_loss or dict(type='PseudoLabelCrossEntropy'))
         self.start_iter, self.joint_forward, self.eval_with = start_iter, joint_forward, eval_with
         self.teacher_bn = teacher_bn
@@ -256,7 +261,7 @@ class SemiEncoderDecoder(EncoderDecoder):
     def _student_groups(self, step: Step) -> List['_Group']:
         """What passes the student together: everything or nothing, but a view that must leave BN alone goes alone."""
         groups = [_Group([step.batch.labeled], [0], True)]
-        for i, (view, branch) in enumerate(zip(step.mixed, self.branches, strict=False), start=1):
+        for i, (view, branch) in enumerate(zip(step.mixed, self.branches[:len(step.mixed)], strict=True), start=1):
             if self.joint_forward and branch.update_bn:
                 groups[0].images.append(view.images)
                 groups[0].places.append(i)
@@ -313,12 +318,12 @@ class SemiEncoderDecoder(EncoderDecoder):
         return {}
 
     def monitors(self, step: Step) -> Dict[str, Tensor]:
-        """Kept share and mean confidence over the valid pixels of the weak views, before mixing."""
+        """Mean weight (the kept share) and confidence over the valid pixels of the weak views, before mixing."""
         if step.target is None:
             return {}
         count = step.target.valid.sum().clamp(min=1)
         return {
-            'monitor.kept': (step.target.weight > 0).sum() / count,
+            'monitor.kept': step.target.weight.sum() / count,
             'monitor.confidence': (step.target.confidence * step.target.valid).sum() / count
         }
 

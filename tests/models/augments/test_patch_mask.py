@@ -57,16 +57,17 @@ def test_nothing_hidden_is_the_same_view():
 
 def test_fills():
     view, mask = view_of(), PatchMask(block_size=8)
-    mask.mean, mask.std = torch.tensor([.1, .2, .3]).view(3, 1, 1), torch.tensor([.5, .25, .125]).view(3, 1, 1)
+    mask.image_mean = torch.tensor([.1, .2, .3]).view(3, 1, 1)
+    mask.image_std = torch.tensor([.5, .25, .125]).view(3, 1, 1)
     out = mask(view, generator())
     hidden = ~visible_of(view, out)
     assert torch.equal(out.images[hidden.nonzero()[:, 0], :, hidden.nonzero()[:, 1], hidden.nonzero()[:, 2]],
-                       mask.mean.view(1, 3).expand(int(hidden.sum()), 3))
+                       mask.image_mean.view(1, 3).expand(int(hidden.sum()), 3))
     big = view_of(8, 64, 64)
     noise = PatchMask(block_size=8, fill='noise')
-    noise.mean, noise.std = mask.mean, mask.std
+    noise.image_mean, noise.image_std = mask.image_mean, mask.image_std
     out = noise(big, generator())
-    drawn = ((out.images - mask.mean) / mask.std).movedim(1, 3)[~visible_of(big, out)]
+    drawn = ((out.images - mask.image_mean) / mask.image_std).movedim(1, 3)[~visible_of(big, out)]
     assert drawn.mean().abs() < 0.02 and drawn.std().item() == pytest.approx(1, abs=0.02)
     other = PatchMask(block_size=8, fill='mix')
     params = other.draw(view, generator())
@@ -105,3 +106,9 @@ def test_a_range_of_ratios_is_drawn_per_image():
 def test_bad_options(options, message):
     with pytest.raises(ValueError, match=message):
         PatchMask(**options)
+
+
+def test_exact_counts_whatever_the_rounding_of_floats():
+    for cells, ratio, hidden in ((100, 0.53, 53), (100, 0.59, 59), (64, 0.7, 44), (10, 0.3, 3)):
+        drawn = draw_cells(1, 1, cells, torch.tensor([ratio]), 'exact', generator())
+        assert (~drawn).sum() == hidden

@@ -69,6 +69,8 @@ def test_class_weights_are_torchs():
     assert 'class_weight' not in loss.state_dict()
     with pytest.raises(ValueError, match='3 weights for 4 classes'):
         ValidCrossEntropyLoss(class_weight=[1, 1, 1])(logits, label)
+    with pytest.raises(ValueError, match="list of numbers, got 'weights.npy'"):
+        ValidCrossEntropyLoss(class_weight='weights.npy')
     with pytest.raises(ValueError, match='positive numbers, got'):
         ValidCrossEntropyLoss(class_weight=[1, 0, 1, 1])
 

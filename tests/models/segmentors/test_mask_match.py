@@ -6,7 +6,6 @@ import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmseg_semi.models.batch_norm import untracked_statistics
-from mmseg_semi.models.segmentors.semi_encoder_decoder import step_generator
 from mmseg_semi.registry import MODELS
 
 STRONG = dict(augments=[dict(type='CutMix', prob=1.0)], loss_weight=0.5)
@@ -72,21 +71,32 @@ def test_masked_view_leaves_the_running_statistics_alone(tiny_cfg, make_batch):
     for name, value in statistics(guarded.backbone).items():
         assert torch.equal(value, expected[name]), name
     assert not all(torch.equal(value, expected[name]) for name, value in statistics(open_.backbone).items())
-    assert all(m.track_running_stats for m in guarded.modules() if isinstance(m, _BatchNorm))
+    buffers = [b for m in guarded.modules() if isinstance(m, _BatchNorm) for b in (m.running_mean, m.running_var)]
+    own = {id(b) for b in guarded.buffers()}
+    assert all(id(b) in own for b in buffers)
 
 
 def test_untracked_layers_normalize_by_the_batch():
     torch.manual_seed(0)
     layer, images = torch.nn.BatchNorm2d(3), torch.randn(4, 3, 5, 5) * 3 + 7
-    before = copy.deepcopy(layer.state_dict())
+    before, mean = copy.deepcopy(layer.state_dict()), layer.running_mean
+    with untracked_statistics(layer):
+        layer(images * float('nan'))
+    assert layer.running_mean is mean  # the EMA holds the tensor itself
     with pytest.raises(KeyError), untracked_statistics(layer):
         out = layer(images)
         raise KeyError  # also left in order by an error
     torch.testing.assert_close(out.mean((0, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
     assert all(torch.equal(value, before[name]) for name, value in layer.state_dict().items())
-    assert layer.track_running_stats
     layer(images)
     assert not torch.equal(layer.running_mean, before['running_mean'])
+
+
+def test_repeated_forwards_are_refused(tiny_cfg):
+    tiny_cfg.backbone.with_cp = True
+    build(tiny_cfg, STRONG, masked(update_bn=True))
+    with pytest.raises(ValueError, match='with_cp=False .found in backbone'):
+        build(tiny_cfg, STRONG, masked())
 
 
 def test_only_the_masked_region_is_trained(tiny_cfg, make_batch):
@@ -111,8 +121,7 @@ def test_masks_differ_between_images_iterations_and_ranks(tiny_cfg, make_batch):
         model.begin_iter(iteration, 1, rank)
         step = model.new_step(**data)
         step.target = model.pseudo_label(model.teacher_forward(step.batch.weak), step.batch)
-        images = model.branches[0](model.strong_views(step)[0], step_generator(1, rank, iteration)).images
-        masks += list((images == step.batch.weak).all(1))
+        masks += list((model.strong_views(step)[0].images == step.batch.weak).all(1))
     assert all(not torch.equal(a, b) for i, a in enumerate(masks) for b in masks[:i])
 
 
@@ -129,10 +138,23 @@ def test_ensemble_labels_feed_every_branch(tiny_cfg, make_batch):
     ensemble = dict(type='MultiScaleLabeler', labeler=dict(type='ThresholdLabeler', threshold=0.3))
     model = build(tiny_cfg, STRONG, masked(), labeler=ensemble)
     seen = inputs_of(model.teacher.backbone)
+    targets = []
+    model.unsup_loss.register_forward_pre_hook(lambda _, args: targets.append(args[1]))
     losses = run_loss(model, make_batch())
     assert [tuple(images.shape[2:]) for images in seen] == [(33, 33), (16, 16), (50, 50)]
-    single = build(tiny_cfg, STRONG, masked())
-    assert run_loss(single, make_batch())['monitor.confidence'] != losses['monitor.confidence']
+    inputs = model.data_preprocessor(make_batch(), True)['inputs']
+    with torch.no_grad():
+        full = torch.nn.functional.interpolate
+        mean = 0
+        for size in ((33, 33), (16, 16), (50, 50)):
+            images = model.data_preprocessor.normalize(full(inputs.weak, size, mode='bilinear'))
+            logits = model.teacher.decode_head(model.teacher.extract_feat(images))
+            probability = full(logits, size, mode='bilinear', align_corners=True).softmax(1)
+            mean = mean + full(probability, (33, 33), mode='bilinear') / 3
+    # The masked view keeps the label of the ensemble in place; the CutMix view has the same labels, moved.
+    assert torch.equal(targets[1].label, mean.argmax(1))
+    torch.testing.assert_close(targets[1].confidence, mean.amax(1))
+    assert set(targets[0].confidence.flatten().tolist()) <= set(targets[1].confidence.flatten().tolist())
     sum(value for key, value in losses.items() if 'loss' in key).backward()
     assert {'unsup_0.loss_ce', 'unsup_1.loss_ce'} <= losses.keys()
     assert all(p.grad is None for p in model.teacher.parameters())
