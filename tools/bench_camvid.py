@@ -227,7 +227,8 @@ def seconds(folder: Path) -> int:
 def trim_log(row: Row) -> str:
     """The lines of a row's logs that are worth keeping: all validations, about 150 training lines, notes, warnings."""
     every = max(100, -(-row.steps // 15000) * 100) if row.steps >= 1000 else 1
-    kept = [f'config: {row.config}', f'command: python {shlex.join(row.command)}', f'commit: {_commit()}']
+    kept = [f'config: {row.config}', f'command: python {shlex.join(row.command)}', f'commit: {_commit()}',
+            *(f'environment: {name}={os.environ.get(name, value)}' for name, value in ALLOCATOR.items())]
     for path in text_logs(row.dir):
         kept.append(f'--- {path.name}')
         for line in path.read_text(errors='replace').splitlines():
