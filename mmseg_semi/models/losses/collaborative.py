@@ -121,6 +121,21 @@ def _resize(maps: Tensor, size: Tuple[int, int], align_corners: bool) -> Tensor:
     return resize(maps.float(), size=size, mode='bilinear', align_corners=align_corners, warning=False)
 
 
+def nearest_grid(maps: Tensor, size: Tuple[int, int]) -> Tensor:
+    """Takes labels, confidences or masks to the grid of the features: ``src = floor(dst * H / h)`` (section 4 step 8).
+
+    Args:
+        maps (Tensor): [N, H, W], any dtype, which ``F.interpolate(mode='nearest')`` does not take.
+        size (tuple[int, int]): (h, w).
+
+    Returns:
+        Tensor: [N, h, w], the same dtype.
+    """
+    rows, columns = (torch.arange(to, device=maps.device) * source // to
+                     for to, source in zip(size, maps.shape[1:], strict=True))
+    return maps[:, rows[:, None], columns]
+
+
 def collaborate(y_lgt: Tensor,
                 conf_lgt: Tensor,
                 y_rep: Tensor,

@@ -15,6 +15,7 @@ from mmseg_semi.models.losses.collaborative import (
     collaborate,
     cosine_map,
     image_weights,
+    nearest_grid,
     softmax_similarity,
     space_predictions,
     update_prototypes,
@@ -96,6 +97,20 @@ def test_predictions_before_the_first_prototype():
     assert (label == 255).all() and (confidence == 0).all()
     label, confidence = space_predictions(*args, unseen='zero')[2:]
     assert (label < 3).all() and confidence == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize('size, grid', [(769, 193), (512, 128), (321, 81), (96, 96)])
+def test_nearest_grid(size, grid):
+    """Section 11 item 11; the published code calls F.interpolate."""
+    columns = torch.arange(size).expand(2, 5, size)
+    small = nearest_grid(columns, (3, grid))
+    if size == 769:
+        assert small[1, 2, :6].tolist() == [0, 3, 7, 11, 15, 19]
+    assert small.dtype == torch.int64
+    for maps in (columns, columns.transpose(1, 2)):
+        to = (3, grid) if maps is columns else (grid, 3)
+        assert torch.equal(nearest_grid(maps, to), F.interpolate(maps[:, None].double(), to)[:, 0].long())
+    assert nearest_grid(columns > 4, (3, grid)).dtype == torch.bool
 
 
 def test_agreement():
@@ -270,7 +285,7 @@ def test_values_are_never_read(monkeypatch):
         maps = space_predictions(logits, features, prototypes, seen, (9, 8), 0.1, unseen)
     for variant in ('ori', 'mix', 'cross'):
         label, confidence, label_con, _ = collaborate(*maps, variant)
-        assert label_con.shape == label.shape == (2, 9, 8)
+        assert nearest_grid(label_con, (5, 4)).shape == (2, 5, 4)
     for numerator, mean_over in (('all', 'positive'), ('valid', 'valid')):
         weighted_unsup_loss(logits, label, confidence, 0.97, numerator, mean_over).backward()
     pixels = features.movedim(1, -1).flatten(0, 2)
