@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mmseg_semi.models.batch_norm import untracked_statistics
 from mmseg_semi.models.branch import StrongBranch
 from mmseg_semi.models.feature_tap import FeatureTap
-from mmseg_semi.models.losses.head_loss import head_loss
+from mmseg_semi.models.losses import head_loss
 from mmseg_semi.registry import MODELS
 from mmseg_semi.structures import Output, SemiBatch, Step, Target, View
 
