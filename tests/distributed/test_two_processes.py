@@ -44,7 +44,7 @@ def test_ranks_agree_and_equal_the_union(tmp_path, case):
 
 @pytest.mark.slow
 def test_the_headline_command_clusters_stops_and_resumes(tmp_path):
-    """Every rank clusters its share of the labeled images; more ranks than labeled images of a class must not hang."""
+    """Every rank clusters its share of the labeled images, here three and two."""
     data, out = tmp_path / 'shapes', tmp_path / 'out'
     env = dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1',
                PATH=os.pathsep.join([str(Path(sys.executable).parent), os.environ['PATH']]))
