@@ -34,18 +34,35 @@ class Target:
         confidence (Tensor): [N, H, W] float32 in [0, 1], the labeler's score of ``label``.
         valid (Tensor): [N, H, W] bool, false on padding.
     """
-    label: Tensor
+    label: Tensor = field(metadata=dict(padding=255))
     weight: Tensor
     confidence: Tensor
     valid: Tensor
 
     def map(self, function: Callable[[Tensor], Tensor]) -> 'Target':
         """Applies one function to every map, so that they can never drift apart."""
-        return Target(**{f.name: function(getattr(self, f.name)) for f in fields(self)})
+        return replace(self, **{f.name: function(getattr(self, f.name)) for f in fields(self)})
+
+    def pad_outside(self, region: Tensor) -> 'Target':
+        """The same target, but padding outside a region [N, H, W] bool: label 255, all else 0."""
+        return replace(self, **{f.name: getattr(self, f.name).masked_fill(~region, f.metadata.get('padding', 0))
+                                for f in fields(self)})
 
     def restrict(self, region: Tensor) -> 'Target':
         """The same target, but pixels outside a region [N, H, W] bool are neither trained nor counted."""
         return replace(self, weight=self.weight * region, valid=self.valid & region)
+
+
+@dataclass(frozen=True)
+class TwoSpaceTarget(Target):
+    """A pseudo-label of the logits' loss together with another one for the loss of the representations (CSS).
+
+    Attributes:
+        contrast_label (Tensor): [N, H, W] int64 in 0..C-1.
+        contrast_confidence (Tensor): [N, H, W] float32 in [0, 1], the score of ``contrast_label``.
+    """
+    contrast_label: Tensor = field(metadata=dict(padding=255))
+    contrast_confidence: Tensor
 
 
 @dataclass(frozen=True)

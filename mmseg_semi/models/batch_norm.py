@@ -1,4 +1,4 @@
-"""Batch statistics without a memory."""
+"""BN layers out of their usual modes."""
 import contextlib
 from typing import Iterator
 
@@ -7,6 +7,23 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 NAMES = ('running_mean', 'running_var', 'num_batches_tracked')
+
+
+@contextlib.contextmanager
+def batch_statistics(network: nn.Module) -> Iterator[None]:
+    """Inside, BN layers of a network in eval mode normalize by the batch and move their statistics; dropout stays off.
+
+    Args:
+        network (nn.Module): BN and SyncBN layers in it are affected.
+    """
+    layers = [m for m in network.modules() if isinstance(m, _BatchNorm)]
+    for layer in layers:
+        layer.train()
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.eval()
 
 
 @contextlib.contextmanager

@@ -84,7 +84,8 @@ class EMATeacherHook(Hook):
         if (self.buffers == 'own') != (self.model.teacher_bn != 'running'):
             raise ValueError(f'EMATeacherHook.buffers={self.buffers!r} does not go with '
                              f"model.teacher_bn={self.model.teacher_bn!r}: a teacher with BN statistics of its own "
-                             "needs buffers='own' and teacher_bn='forward', or neither")
+                             "needs buffers='own' and teacher_bn='forward' or 'batch', or neither")
+        self.model.begin_train(runner.max_iters)
         self.ema = EMA(self.model.teacher, self.model, self.buffers)
         state = f'continues after {self.updates} updates' if self.updates else 'starts as a copy of the student'
         runner.logger.info(f'The teacher {state}.')

@@ -1,5 +1,6 @@
 """Geometric changes after labeling: image, label, weight, confidence and validity move together, on the device."""
-from typing import Sequence
+from dataclasses import fields, replace
+from typing import Sequence, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -63,26 +64,25 @@ class RandomScaleCrop(BatchAugment):
 
     def apply(self, view: View, params: Params) -> View:
         """See :meth:`BatchAugment.apply`."""
-        parts = [self._one(view, i, *geometry)
-                 for i, geometry in enumerate(zip(params['size'], params['offset'], strict=True))]
-        images, *maps = (torch.stack(column) for column in zip(*parts, strict=True))
-        return View(images, Target(*maps))
+        one_by_one = enumerate(zip(params['size'], params['offset'], strict=True))
+        images, targets = zip(*(self._one(view, i, *geometry) for i, geometry in one_by_one), strict=True)
+        maps = {f.name: torch.stack([getattr(target, f.name) for target in targets]) for f in fields(view.target)}
+        return View(torch.stack(images), replace(view.target, **maps))
 
     @staticmethod
-    def _one(view: View, i: int, size: tuple, offset: tuple) -> list:
+    def _one(view: View, i: int, size: tuple, offset: tuple) -> Tuple[Tensor, Target]:
         height, width = view.images.shape[2:]
-        device, target = view.images.device, view.target
+        device = view.images.device
         image = F.interpolate(view.images[i:i + 1], size, mode='bilinear', align_corners=False, antialias=True)[0]
         # The rule of 'nearest-exact', in whole numbers: exact for labels of any type.
         rows, columns = (((2 * torch.arange(new, device=device) + 1) * old).div(2 * new, rounding_mode='floor')
                          for new, old in zip(size, (height, width), strict=True))
-        maps = [m[i][rows][:, columns] for m in (target.label, target.weight, target.confidence, target.valid)]
         y, x = (reflected_index(scaled, side, device) + start
                 for scaled, side, start in zip(size, (height, width), offset, strict=True))
-        label, weight, confidence, valid = (m[y][:, x] for m in maps)
         inside = ((torch.arange(height, device=device) < size[0])[:, None]
                   & (torch.arange(width, device=device) < size[1])[None])
-        return [image[:, y][:, :, x], label.where(inside, 255), weight * inside, confidence * inside, valid & inside]
+        target = view.target.map(lambda m: m[i, rows[y]][:, columns[x]])
+        return image[:, y][:, :, x], target.pad_outside(inside)
 
 
 @BATCH_AUGMENTS.register_module()

@@ -1,4 +1,5 @@
 from .deeplabv3plus_head import DeepLabV3PlusHead
 from .prototype_head import PrototypeHead
+from .representation_head import RepresentationHead
 
-__all__ = ['DeepLabV3PlusHead', 'PrototypeHead']
+__all__ = ['DeepLabV3PlusHead', 'PrototypeHead', 'RepresentationHead']

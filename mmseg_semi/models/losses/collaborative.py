@@ -5,15 +5,18 @@ https://arxiv.org/abs/2307.09755. Section numbers are those of the specification
 autocast, and nothing is read on the host.
 """
 import math
-from typing import Tuple
+from typing import Optional, Sequence, Tuple
 
 import torch
 import torch.nn.functional as F
 from mmengine.dist import all_reduce
 from mmseg.models.utils import resize
-from torch import Tensor
+from torch import Tensor, nn
 
-from .valid_cross_entropy import pixel_cross_entropy
+from mmseg_semi.registry import MODELS
+from mmseg_semi.structures import Target
+
+from .valid_cross_entropy import check_class_weight, class_weight_tensor, pixel_cross_entropy
 
 IGNORE = 255
 
@@ -77,42 +80,38 @@ def softmax_similarity(cosine: Tensor, seen: Tensor, temperature: float, unseen:
 
 
 @torch.no_grad()
-def space_predictions(logits: Tensor,
-                      features: Tensor,
-                      prototypes: Tensor,
-                      seen: Tensor,
-                      size: Tuple[int, int],
-                      tau_sim: float,
-                      unseen: str = 'mask',
-                      align_corners: bool = True) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
-    """What each of the two spaces says about every pixel (section 3).
+def representation_prediction(features: Tensor,
+                              prototypes: Tensor,
+                              seen: Tensor,
+                              size: Tuple[int, int],
+                              tau_sim: float,
+                              unseen: str = 'mask',
+                              align_corners: bool = True) -> Tuple[Tensor, Tensor]:
+    """What the representations say about every pixel: the nearest prototype (section 3).
 
-    Logits and cosines are resized to the image, bilinear, before the softmax.
+    The cosines are resized to the image, bilinear, before the softmax.
 
     Args:
-        logits (Tensor): [N, C, h, w] of the teacher.
-        features (Tensor): [N, D, h', w'] raw representations of the teacher.
+        features (Tensor): [N, D, h, w] raw representations of the teacher.
         prototypes (Tensor): [C, D] raw.
         seen (Tensor): [C] bool.
         size (tuple[int, int]): (H, W) of the image.
         tau_sim (float): Temperature of the softmax similarity, > 0. The label does not depend on it.
         unseen (str): See :func:`softmax_similarity`.
-        align_corners (bool): Of the resizes; take the decode head's.
+        align_corners (bool): Of the resize; take the decode head's.
 
     Returns:
-        tuple[Tensor, Tensor, Tensor, Tensor]: Labels and confidences of the logits, then of the representations,
-        each [N, H, W], int64 and float32 in [0, 1]. Where every class is masked, the label of the representations is
-        255 and its confidence 0.
+        tuple[Tensor, Tensor]: y_rep and k_rep, [N, H, W] each, int64 and float32 in [0, 1]. Where every class is
+        masked, the label is 255 and its confidence 0.
 
     Raises:
         ValueError: If ``unseen`` is unknown.
     """
-    conf_lgt, y_lgt = _resize(logits, size, align_corners).softmax(dim=1).max(dim=1)
     cosine = _resize(cosine_map(features, prototypes), size, align_corners)
-    conf_rep, y_rep = softmax_similarity(cosine, seen, tau_sim, unseen).max(dim=1)
+    confidence, label = softmax_similarity(cosine, seen, tau_sim, unseen).max(dim=1)
     if unseen == 'mask':
-        y_rep = torch.where(seen.any(), y_rep, IGNORE)
-    return y_lgt, conf_lgt, y_rep, conf_rep
+        label = torch.where(seen.any(), label, IGNORE)
+    return label, confidence
 
 
 def _resize(maps: Tensor, size: Tuple[int, int], align_corners: bool) -> Tensor:
@@ -150,7 +149,8 @@ def collaborate(y_lgt: Tensor,
       warming up, as ``'ori'``.
 
     Args:
-        y_lgt, conf_lgt, y_rep, conf_rep (Tensor): [N, H, W] from :func:`space_predictions`.
+        y_lgt, conf_lgt (Tensor): [N, H, W], label and confidence of the teacher's logits.
+        y_rep, conf_rep (Tensor): [N, H, W] from :func:`representation_prediction`.
         variant (str): ``'ori'``, ``'mix'`` or ``'cross'``.
         warmup (bool): Whether ``'cross'`` does not yet trust the prototypes.
 
@@ -182,12 +182,7 @@ def image_weights(label: Tensor, confidence: Tensor, threshold: float, weight_nu
 
     Returns:
         Tensor: [N] float32, 0 for an image without a label.
-
-    Raises:
-        ValueError: If ``weight_numerator`` is unknown.
     """
-    if weight_numerator not in ('all', 'valid'):
-        raise ValueError(f"weight_numerator must be 'all' or 'valid', got {weight_numerator!r}")
     valid, confident = label != IGNORE, confidence >= threshold
     if weight_numerator == 'valid':
         confident = confident & valid
@@ -195,43 +190,70 @@ def image_weights(label: Tensor, confidence: Tensor, threshold: float, weight_nu
     return torch.where(labeled > 0, confident.sum(dim=(1, 2)) / labeled.clamp(min=1), 0.0)
 
 
-def weighted_unsup_loss(logits: Tensor,
-                        label: Tensor,
-                        confidence: Tensor,
-                        threshold: float,
-                        weight_numerator: str = 'all',
-                        mean_over: str = 'positive',
-                        align_corners: bool = True) -> Tensor:
-    """Cross-entropy of pseudo-labels, weighted per image (section 4 step 7).
+@MODELS.register_module()
+class ImageWeightedCrossEntropy(nn.Module):
+    """Cross-entropy of pseudo-labels in which every image has a weight of its own (section 4 step 7).
 
     With l the cross-entropy of each pixel of this rank and w from :func:`image_weights`::
 
         L_u = (1 / |S|) sum_{(b, p) in S} w_b l_bp
 
-    Divisor: |S|, by ``mean_over``.
+    Divisor: |S|, by ``mean_over``. Every pixel with a label trains, whatever its confidence.
 
     Args:
-        logits (Tensor): [N, C, h, w] of the student, any float precision.
-        label (Tensor): [N, H, W] int64 in 0..C-1, or 255.
-        confidence (Tensor): [N, H, W] float.
-        threshold (float): delta_u, in [0, 1].
+        threshold (float): delta_u, in [0, 1], which the weights of the images count against.
         weight_numerator (str): See :func:`image_weights`.
         mean_over (str): S is ``'positive'``, the pixels with l > 0, as published; ``'valid'``, those with a label.
-        align_corners (bool): Of the bilinear resize of the logits; take the decode head's.
-
-    Returns:
-        Tensor: Scalar float32; exactly 0 and connected to the graph if S is empty.
+        class_weight (Sequence[float], optional): How much a pixel of each class counts in both sums of the mean,
+            positive.
 
     Raises:
-        ValueError: If ``weight_numerator`` or ``mean_over`` is unknown.
+        ValueError: If an argument is unknown or out of its range; when called, if there are not as many class weights
+            as channels.
     """
-    if mean_over not in ('positive', 'valid'):
-        raise ValueError(f"mean_over must be 'positive' or 'valid', got {mean_over!r}")
-    weight = image_weights(label, confidence, threshold, weight_numerator)
-    loss = pixel_cross_entropy(_resize(logits, label.shape[1:], align_corners), label)
-    # NaN counts as positive, so that a diverged network shows. Even a loss of 0 has a gradient, hence where.
-    counted = ~(loss.detach() <= 0) if mean_over == 'positive' else label != IGNORE
-    return (torch.where(counted, loss, 0) * weight[:, None, None]).sum() / counted.sum().clamp(min=1)
+
+    def __init__(self,
+                 threshold: float = 0.97,
+                 weight_numerator: str = 'all',
+                 mean_over: str = 'positive',
+                 class_weight: Optional[Sequence[float]] = None) -> None:
+        super().__init__()
+        if not 0 <= threshold <= 1:
+            raise ValueError(f'unsup_loss.threshold must be in [0, 1], got {threshold}')
+        if weight_numerator not in ('all', 'valid'):
+            raise ValueError(f"weight_numerator must be 'all' or 'valid', got {weight_numerator!r}")
+        if mean_over not in ('positive', 'valid'):
+            raise ValueError(f"mean_over must be 'positive' or 'valid', got {mean_over!r}")
+        self.threshold, self.weight_numerator, self.mean_over = threshold, weight_numerator, mean_over
+        self.register_buffer('class_weight', class_weight_tensor(class_weight), persistent=False)
+
+    def weights(self, target: Target) -> Tensor:
+        """Weight of each image, [N] float32."""
+        label, confidence = target.label.where(target.weight > 0, IGNORE), target.confidence * target.valid
+        return image_weights(label, confidence, self.threshold, self.weight_numerator)
+
+    def forward(self, logits: Tensor, target: Target, align_corners: bool) -> Tensor:
+        """Computes the loss.
+
+        Args:
+            logits (Tensor): [N, C, h, w] of the student, any float precision.
+            target (Target): Maps of [N, H, W]; pixels of weight 0 or label 255 have no loss, no other weight is read.
+            align_corners (bool): Of the bilinear resize of the logits; take the decode head's.
+
+        Returns:
+            Tensor: Scalar float32; exactly 0 and connected to the graph if S is empty.
+        """
+        label = target.label.where(target.weight > 0, IGNORE)
+        loss = pixel_cross_entropy(_resize(logits, label.shape[1:], align_corners), label)
+        # NaN counts as positive, so that a diverged network shows. Even a loss of 0 has a gradient, hence where.
+        counted = ~(loss.detach() <= 0) if self.mean_over == 'positive' else label != IGNORE
+        loss, counts = torch.where(counted, loss, 0), counted.float()
+        if self.class_weight is not None:
+            check_class_weight('unsup_loss', self.class_weight, logits)
+            counts = counts * self.class_weight[label.where(label != IGNORE, 0)]
+            loss = loss * counts
+        total = counts.sum()
+        return (loss * self.weights(target)[:, None, None]).sum() / total.where(total > 0, 1)
 
 
 @torch.no_grad()

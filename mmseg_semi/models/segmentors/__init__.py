@@ -1,4 +1,5 @@
+from .css import CSS
 from .pcr import PCR
 from .semi_encoder_decoder import SemiEncoderDecoder
 
-__all__ = ['PCR', 'SemiEncoderDecoder']
+__all__ = ['CSS', 'PCR', 'SemiEncoderDecoder']

@@ -11,7 +11,7 @@ from mmseg.models.utils import resize
 from mmseg.utils import add_prefix
 from torch import Tensor, nn
 
-from mmseg_semi.models.batch_norm import untracked_statistics
+from mmseg_semi.models.batch_norm import batch_statistics, untracked_statistics
 from mmseg_semi.models.branch import StrongBranch
 from mmseg_semi.models.feature_tap import FeatureTap
 from mmseg_semi.models.losses import head_loss
@@ -50,7 +50,7 @@ class SemiEncoderDecoder(EncoderDecoder):
     ``teacher.*``, moved by :class:`EMATeacherHook`. One step::
 
         loss(): new_step()
-                teacher_forward() -> pseudo_label() -> strong_views()      (from start_iter on)
+                teacher_views() -> pseudo_label() -> strong_views()      (from start_iter on)
                 student_views()   -> student_forward()
                 supervised_loss() + unsupervised_loss() + extra_losses()
 
@@ -66,8 +66,9 @@ class SemiEncoderDecoder(EncoderDecoder):
         joint_forward (bool): Whether labeled and strong images pass the student as one batch. That changes BN
             statistics. Defaults to False.
         teacher_bn (str): Where the teacher's BN statistics come from: ``'running'``: :class:`EMATeacherHook` moves
-            them. ``'forward'`` (U2PL): from forwards of the teacher itself, in train mode, on the student's images; the
-            pseudo-labels still come from eval mode. Costs one more forward; needs the hook's ``buffers='own'``.
+            them. ``'forward'`` (U2PL): from forwards of the teacher itself on the student's images; the pseudo-labels
+            still come from eval mode. Costs one more forward. ``'batch'`` (CSS): from the forwards on the weak views,
+            normalized by their own batch, so pseudo-labels depend on it. Both need the hook's ``buffers='own'``.
         eval_with (str): Who predicts: ``'teacher'``, ``'student'``, or ``'both'`` (the teacher's prediction is the
             result, the student's stands beside it as ``student_sem_seg`` for ``StudentIoUMetric``).
         tap (str, optional): Module path in the decode head whose input is the feature of :attr:`Output.tap`; only for
@@ -97,8 +98,8 @@ class SemiEncoderDecoder(EncoderDecoder):
                  tap: Optional[str] = None) -> None:
         if eval_with not in ('teacher', 'student', 'both'):
             raise ValueError(f"eval_with must be 'teacher', 'student' or 'both', found {eval_with!r}")
-        if teacher_bn not in ('running', 'forward'):
-            raise ValueError(f"teacher_bn must be 'running' or 'forward', found {teacher_bn!r}")
+        if teacher_bn not in ('running', 'forward', 'batch'):
+            raise ValueError(f"teacher_bn must be 'running', 'forward' or 'batch', found {teacher_bn!r}")
         if not isinstance(decode_head, dict):
             raise ValueError(f'decode_head must be one head, found a {type(decode_head).__name__}: cascades are not '
                              'supported')
@@ -170,6 +171,10 @@ class SemiEncoderDecoder(EncoderDecoder):
 
     # ---- one training step --------------------------------------------------------------------------------------
 
+    def begin_train(self, max_iters: int) -> None:
+        """Tells the model how long training lasts; called by :class:`EMATeacherHook`."""
+        self.max_iters = max_iters
+
     def begin_iter(self, iteration: int, seed: int, rank: int) -> None:
         """Tells the model where training stands; called by :class:`EMATeacherHook` before each iteration."""
         self._clock = (seed, rank, iteration)
@@ -196,7 +201,7 @@ class SemiEncoderDecoder(EncoderDecoder):
         """
         step = self.new_step(inputs, data_samples)
         if self.unsup_active:
-            step.out_teacher = self.teacher_forward(inputs.weak)
+            self.teacher_views(step)
             step.target = self.pseudo_label(step.out_teacher, inputs)
             step.mixed = self.strong_views(step)
             if self.teacher_bn == 'forward':
@@ -224,10 +229,15 @@ class SemiEncoderDecoder(EncoderDecoder):
         labels = torch.stack([sample.gt_sem_seg.data.squeeze(0) for sample in data_samples])
         return Step(batch=inputs, labels=labels, generator=step_generator(*self._clock))
 
+    def teacher_views(self, step: Step) -> None:
+        """Fills ``out_teacher``."""
+        step.out_teacher = self.teacher_forward(step.batch.weak)
+
     @torch.no_grad()
     def teacher_forward(self, images: Tensor) -> Output:
-        """Runs the teacher, in eval mode, on images [N, 3, H, W] in [0, 1]."""
-        return self._run(self.teacher, self.teacher_tap, images)
+        """Runs the teacher on images [N, 3, H, W] in [0, 1]: in eval mode, its BN layers as ``teacher_bn`` says."""
+        with batch_statistics(self.teacher) if self.teacher_bn == 'batch' else contextlib.nullcontext():
+            return self._run(self.teacher, self.teacher_tap, images)
 
     @torch.no_grad()
     def pseudo_label(self, output: Output, batch: SemiBatch) -> Target:

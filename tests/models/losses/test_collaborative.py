@@ -11,16 +11,17 @@ import torch
 import torch.nn.functional as F
 
 from mmseg_semi.models.losses.collaborative import (
+    ImageWeightedCrossEntropy,
     attainable_similarity,
     collaborate,
     cosine_map,
     image_weights,
     nearest_grid,
+    representation_prediction,
     softmax_similarity,
-    space_predictions,
     update_prototypes,
-    weighted_unsup_loss,
 )
+from mmseg_semi.structures import Target
 
 ROOT = Path(__file__).resolve().parents[3]
 SEEN = torch.ones(3, dtype=torch.bool)
@@ -71,31 +72,24 @@ def test_cosine_map_pixel_by_pixel():
 
 
 @pytest.mark.parametrize('align_corners', [True, False])
-def test_space_predictions(align_corners):
-    logits, features = torch.randn(2, 3, 5, 4, requires_grad=True), torch.randn(2, 6, 3, 4, requires_grad=True)
-    prototypes = torch.randn(3, 6)
-    y_lgt, k_lgt, y_rep, k_rep = space_predictions(logits, features, prototypes, SEEN, (9, 8), 0.1,
-                                                   align_corners=align_corners)
-
-    def up(maps):
-        return F.interpolate(maps, (9, 8), mode='bilinear', align_corners=align_corners)
-
-    confidence, label = up(logits).softmax(1).max(1)
-    torch.testing.assert_close((y_lgt, k_lgt), (label, confidence))
+def test_representation_prediction(align_corners):
+    features, prototypes = torch.randn(2, 6, 3, 4, requires_grad=True), torch.randn(3, 6)
+    args = features, prototypes, SEEN, (9, 8)
+    label, confidence = representation_prediction(*args, 0.1, align_corners=align_corners)
     cosine = F.cosine_similarity(features[:, None], prototypes[None, :, :, None, None], dim=2)
-    confidence, label = (up(cosine) / 0.1).softmax(1).max(1)  # resized first
-    torch.testing.assert_close((y_rep, k_rep), (label, confidence))
-    assert not (k_lgt.requires_grad or k_rep.requires_grad)
-    other = space_predictions(logits, features, prototypes, SEEN, (9, 8), 0.5, align_corners=align_corners)
-    assert torch.equal(other[2], y_rep) and not torch.equal(other[3], k_rep)
+    resized = F.interpolate(cosine, (9, 8), mode='bilinear', align_corners=align_corners)  # before the softmax
+    expected = (resized / 0.1).softmax(1).max(1)
+    torch.testing.assert_close((confidence, label), tuple(expected))
+    assert not confidence.requires_grad
+    other, less_sure = representation_prediction(*args, 0.5, align_corners=align_corners)
+    assert torch.equal(other, label) and (less_sure < confidence).all()
 
 
 def test_predictions_before_the_first_prototype():
-    logits, features = torch.randn(1, 3, 4, 4), torch.randn(1, 6, 4, 4)
-    args = logits, features, torch.zeros(3, 6), ~SEEN, (4, 4), 0.5
-    label, confidence = space_predictions(*args)[2:]
+    args = torch.randn(1, 6, 4, 4), torch.zeros(3, 6), ~SEEN, (4, 4), 0.5
+    label, confidence = representation_prediction(*args)
     assert (label == 255).all() and (confidence == 0).all()
-    label, confidence = space_predictions(*args, unseen='zero')[2:]
+    label, confidence = representation_prediction(*args, unseen='zero')
     assert (label < 3).all() and confidence == pytest.approx(1 / 3)
 
 
@@ -129,6 +123,11 @@ def test_agreement():
         collaborate(*maps, 'both')
 
 
+def weighted_unsup_loss(logits, label, confidence, threshold, align_corners=True, **options):
+    target = Target(label, torch.ones(label.shape), confidence, torch.ones(label.shape, dtype=torch.bool))
+    return ImageWeightedCrossEntropy(threshold, **options)(logits, target, align_corners)
+
+
 def toy_unsup():
     """Section 11 item 3: logits whose cross-entropy is 0.2, 0.4, 1, - and 0.6, exactly 0, -, -."""
     label = torch.tensor([[0, 1, 2, 255], [1, 1, 255, 255]])[:, None]
@@ -160,8 +159,35 @@ def test_image_weights():
     confidence = torch.tensor([[[.99, .99, .98, .1]], [[.99] * 4]])
     assert image_weights(label, confidence, 0.97).tolist() == [3, 0]  # may exceed 1
     assert image_weights(label, confidence, 0.97, 'valid').tolist() == [1, 0]
-    with pytest.raises(ValueError, match="weight_numerator must be 'all' or 'valid', got 'some'"):
-        image_weights(label, confidence, 0.97, 'some')
+
+
+@pytest.mark.parametrize('options, message', [
+    (dict(weight_numerator='some'), "weight_numerator must be 'all' or 'valid', got 'some'"),
+    (dict(mean_over='all'), "mean_over must be 'positive' or 'valid', got 'all'"),
+    (dict(threshold=97), r'threshold must be in \[0, 1\], got 97'),
+])
+def test_bad_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        ImageWeightedCrossEntropy(**options)
+
+
+def test_what_does_not_train_has_no_say():
+    """Padding and pixels of weight 0 are as if they had no label, and padding no confidence."""
+    logits, label, confidence = toy_unsup()
+    loss = ImageWeightedCrossEntropy(0.97)
+    weight, valid = torch.ones(label.shape), torch.ones(label.shape, dtype=torch.bool)
+    weight[0, 0, 1], valid[0, 0, 3] = 0, False
+    # Image 1: labels 0, 2 of cross-entropy .2 and 1; three of its pixels are confident, one of them is padding.
+    assert loss.weights(Target(label, weight, confidence, valid)).tolist() == [1, 0.5]
+    assert loss(logits, Target(label, weight, confidence, valid), True).item() == pytest.approx((1.2 + 0.3) / 3)
+
+
+def test_class_weights_count_in_both_sums():
+    logits, label, confidence = toy_unsup()
+    loss = weighted_unsup_loss(logits, label, confidence, 0.97, class_weight=[1, 2, 4])
+    assert loss.item() == pytest.approx((.2 + 2 * .4 + 4 * 1.0 + 0.5 * 2 * .6) / (1 + 2 + 4 + 2))
+    with pytest.raises(ValueError, match='unsup_loss.class_weight has 2 weights for 3 classes'):
+        weighted_unsup_loss(logits, label, confidence, 0.97, class_weight=[1, 2])
 
 
 @pytest.mark.parametrize('mean_over', ['positive', 'valid'])
@@ -190,8 +216,6 @@ def test_logits_are_resized_in_float32():
         share = (confidence >= 0.3).float().mean(dim=(1, 2), keepdim=True)
         assert loss.dtype == torch.float32
         torch.testing.assert_close(loss, (share * F.cross_entropy(resized, label, reduction='none')).mean())
-    with pytest.raises(ValueError, match="mean_over must be 'positive' or 'valid', got 'all'"):
-        weighted_unsup_loss(logits, label, confidence, 0.3, mean_over='all')
 
 
 def test_a_diverged_network_shows():
@@ -282,11 +306,13 @@ def test_values_are_never_read(monkeypatch):
     features = torch.empty(2, 6, 5, 4, device='meta')
     prototypes, seen = torch.empty(3, 6, device='meta'), SEEN.to('meta')
     for unseen in ('mask', 'zero'):
-        maps = space_predictions(logits, features, prototypes, seen, (9, 8), 0.1, unseen)
+        maps = representation_prediction(features, prototypes, seen, (9, 8), 0.1, unseen)
     for variant in ('ori', 'mix', 'cross'):
-        label, confidence, label_con, _ = collaborate(*maps, variant)
+        label, confidence, label_con, _ = collaborate(*maps, *maps, variant)
         assert nearest_grid(label_con, (5, 4)).shape == (2, 5, 4)
+    target = Target(label, confidence, confidence, confidence > 0)
     for numerator, mean_over in (('all', 'positive'), ('valid', 'valid')):
-        weighted_unsup_loss(logits, label, confidence, 0.97, numerator, mean_over).backward()
+        loss = ImageWeightedCrossEntropy(0.97, numerator, mean_over, [1, 2, 3]).to('meta')
+        loss(logits, target, True).backward()
     pixels = features.movedim(1, -1).flatten(0, 2)
     assert update_prototypes(prototypes, seen, pixels, torch.empty(40, dtype=torch.long, device='meta'), 0.9).is_meta

@@ -95,7 +95,7 @@ def test_teacher_without_labels_to_give_keeps_its_statistics(tiny_cfg, make_batc
     before = copy.deepcopy(model.teacher.state_dict())
     run_loss(model, make_batch())
     assert all(torch.equal(value, before[name]) for name, value in model.teacher.state_dict().items())
-    with pytest.raises(ValueError, match="'running' or 'forward', found 'copy'"):
+    with pytest.raises(ValueError, match="'running', 'forward' or 'batch', found 'copy'"):
         build({**tiny_cfg, 'teacher_bn': 'copy'})
 
 

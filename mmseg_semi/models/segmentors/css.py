@@ -1,0 +1,246 @@
+"""CSS: logits and representations supervise together."""
+import math
+from dataclasses import replace
+from typing import Dict, List, Optional, Tuple
+
+import torch
+import torch.nn.functional as F
+from mmengine.logging import print_log
+from mmseg.models import EncoderDecoder
+from torch import Tensor
+
+from mmseg_semi.models.feature_tap import FeatureTap
+from mmseg_semi.models.losses import (
+    attainable_similarity,
+    collaborate,
+    cosine_map,
+    nearest_grid,
+    prototype_info_nce,
+    representation_prediction,
+    softmax_similarity,
+    update_prototypes,
+)
+from mmseg_semi.models.segmentors.semi_encoder_decoder import SemiEncoderDecoder
+from mmseg_semi.registry import MODELS
+from mmseg_semi.structures import Output, SemiBatch, Step, Target, TwoSpaceTarget
+
+IGNORE = 255
+
+
+@MODELS.register_module()
+class CSS(SemiEncoderDecoder):
+    """Two dense predictions, from the logits and from the nearest prototype of a representation, label together.
+
+    "Space Engage: Collaborative Space Supervision for Contrastive-based Semi-Supervised Semantic Segmentation",
+    C. Wang, H. Xie, Y. Yuan, C. Fu, X. Yue, ICCV 2023, https://arxiv.org/abs/2307.09755. With ``rho`` the prototypes,
+    ``z`` the representations and ``J = softmax_c(cos(z, rho_c) / tau_s)``::
+
+        y_lgt, k_lgt = argmax, max of the teacher's softmax     labeler
+        y_rep, k_rep = argmax, max of the teacher's J           representation_prediction
+        labels of both losses                                   collaborate ('ori', 'mix', 'cross')
+        L = L_s + L_u + lambda L_c
+            L_s   supervised_loss        L_u   unsupervised_loss, by ImageWeightedCrossEntropy
+            L_c   prototype_info_nce: hard pixels against rho and pixels of other classes (extra_losses)
+        rho_c <- alpha rho_c + (1 - alpha) mean of the student's z of class c over all ranks     update_prototypes
+        lambda = exp(ramp_mult (t / ramp_iters)^2), 0 from ramp_iters on                         contrast_weight
+
+    In the labeled-only phase (``start_iter`` > 0) L_c and the prototypes see the labeled pixels.
+
+    Args:
+        variant (str): ``'mix'``: pixels on which both predictions agree train both losses. ``'cross'``: each prediction
+            labels the other's loss. ``'ori'``: the logits label both (the paper's baseline).
+        representation_head (dict, optional): :class:`RepresentationHead`; ``in_channels`` defaults to the tap's,
+            ``norm_cfg`` to the decode head's.
+        tau_sim (float): tau_s, temperature of J, > 0. Whether a threshold can be met depends on it: a message at the
+            start of training tells.
+        tau_contrast (float): tau_c, temperature of L_c, > 0.
+        contrast_threshold (float): delta_w: an unlabeled pixel enters L_c and the prototypes from this confidence on.
+        hard_threshold (float): delta_s: pixels the student is less sure of may be anchors.
+        num_anchors (int): Q, anchors per class.
+        num_negatives (int): N, negatives per anchor.
+        share_negatives (bool): Whether the anchors of a class share their negatives: the same expectation, cheaper.
+        prototype_momentum (float): alpha, in [0, 1).
+        unseen (str): ``'mask'``: a class without prototype is never predicted; ``'zero'``: it has cosine 0 (published).
+        ramp_mult (float): At most 0; 0 keeps lambda at 1.
+        ramp_iters (int, optional): Length of the ramp, from ``start_iter`` on. Defaults to the rest of training.
+        warmup_iters (int, optional): ``'cross'`` labels as ``'ori'`` before this iteration. Defaults to 10 % of
+            training; the other variants have none.
+        **kwargs: Of :class:`SemiEncoderDecoder`.
+
+    Raises:
+        ValueError: If an option is unknown or out of its range.
+    """
+
+    uses_tap = True
+
+    def __init__(self,
+                 *args,
+                 variant: str = 'mix',
+                 representation_head: Optional[dict] = None,
+                 tau_sim: float = 0.5,
+                 tau_contrast: float = 0.5,
+                 contrast_threshold: float = 0.7,
+                 hard_threshold: float = 0.8,
+                 num_anchors: int = 256,
+                 num_negatives: int = 512,
+                 share_negatives: bool = False,
+                 prototype_momentum: float = 0.99,
+                 unseen: str = 'mask',
+                 ramp_mult: float = -5.0,
+                 ramp_iters: Optional[int] = None,
+                 warmup_iters: Optional[int] = None,
+                 **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        for name, value, fits, expected in (
+            ('variant', variant, variant in ('ori', 'mix', 'cross'), "'ori', 'mix' or 'cross'"),
+            ('tau_sim', tau_sim, tau_sim > 0, 'a positive number'),
+            ('tau_contrast', tau_contrast, tau_contrast > 0, 'a positive number'),
+            ('contrast_threshold', contrast_threshold, 0 <= contrast_threshold <= 1, 'a number in [0, 1]'),
+            ('hard_threshold', hard_threshold, 0 <= hard_threshold <= 1, 'a number in [0, 1]'),
+            ('num_anchors', num_anchors, num_anchors >= 1, 'at least 1'),
+            ('num_negatives', num_negatives, num_negatives >= 1, 'at least 1'),
+            ('prototype_momentum', prototype_momentum, 0 <= prototype_momentum < 1, 'a number in [0, 1)'),
+            ('unseen', unseen, unseen in ('mask', 'zero'), "'mask' or 'zero'"),
+            ('ramp_mult', ramp_mult, ramp_mult <= 0, 'at most 0'),
+            ('ramp_iters', ramp_iters, ramp_iters is None or ramp_iters > 0, 'positive or None'),
+            ('warmup_iters', warmup_iters, warmup_iters is None or warmup_iters >= 0, 'at least 0 or None'),
+        ):
+            if not fits:
+                raise ValueError(f'CSS.{name} must be {expected}, found {value!r}')
+        self.variant, self.unseen = variant, unseen
+        self.tau_sim, self.tau_contrast = tau_sim, tau_contrast
+        self.contrast_threshold, self.hard_threshold = contrast_threshold, hard_threshold
+        self.sampling = dict(num_anchors=num_anchors, num_negatives=num_negatives, share_negatives=share_negatives)
+        self.prototype_momentum = prototype_momentum
+        self.ramp_mult, self.ramp_iters, self.warmup_iters = ramp_mult, ramp_iters, warmup_iters
+        head = dict(type='RepresentationHead', in_channels=self.tap.channels, norm_cfg=self.decode_head.norm_cfg)
+        head.update(representation_head or {})
+        self.representation_head = MODELS.build(head)
+        with torch.random.fork_rng(devices=[]):
+            self.teacher.representation_head = MODELS.build(head).requires_grad_(False).eval()
+        self.register_buffer('prototypes', torch.zeros(self.num_classes, self.representation_head.out_channels))
+        self.register_buffer('prototype_seen', torch.zeros(self.num_classes, dtype=torch.bool))
+
+    # ---- schedules ----------------------------------------------------------------------------------------------
+
+    def begin_train(self, max_iters: int) -> None:
+        """Fills in the lengths that depend on that of training, and says whether the thresholds on J can be met."""
+        super().begin_train(max_iters)
+        if self.ramp_iters is None:
+            self.ramp_iters = max_iters - self.start_iter
+        if self.warmup_iters is None:
+            self.warmup_iters = max_iters // 10
+        self._report_range()
+
+    def _report_range(self) -> None:
+        """Compares the largest value that J can take with the thresholds on it (spec section 3)."""
+        if self.variant == 'ori':
+            return
+        bound = attainable_similarity(self.num_classes, self.tau_sim)
+        orthogonal = 1 / (1 + (self.num_classes - 1) * math.exp(-1 / self.tau_sim))
+        print_log(
+            f'CSS: with tau_sim={self.tau_sim} and {self.num_classes} classes the softmax similarity is at most '
+            f'{bound:.3f}; {orthogonal:.3f} for a pixel on its prototype, orthogonal to the others.', 'current')
+        checks = [('hard_threshold', self.hard_threshold, 'every valid pixel is an anchor candidate')]
+        confidence = getattr(self.unsup_loss, 'threshold', None)
+        if self.variant == 'cross' and confidence is not None:
+            checks.append(('unsup_loss.threshold', confidence, 'the unsupervised loss is 0 after warm-up'))
+        for name, threshold, consequence in checks:
+            if bound < threshold:
+                print_log(f'CSS: {name}={threshold} can never be reached, so {consequence}; lower tau_sim '
+                          '(docs/methods/css.md)', 'current', level=30)
+
+    def contrast_weight(self) -> float:
+        """lambda of this iteration, in [0, 1]; 1 in the labeled-only phase."""
+        share = max(self._clock[2] - self.start_iter, 0) / self.ramp_iters
+        return math.exp(self.ramp_mult * share**2) if share < 1 or self.ramp_mult == 0 else 0.0
+
+    @property
+    def _warming_up(self) -> bool:
+        return self._clock[2] < self.warmup_iters
+
+    # ---- slots of the step --------------------------------------------------------------------------------------
+
+    def _run(self, network: EncoderDecoder, tap: FeatureTap, images: Tensor) -> Output:
+        """Puts the representations [N, D, h, w] where the feature was."""
+        out = super()._run(network, tap, images)
+        return replace(out, tap=network.representation_head(out.tap))
+
+    def teacher_views(self, step: Step) -> None:
+        """Lets the teacher's BN statistics see the labeled images too, except in ``'ori'`` (spec section 4 step 2)."""
+        if self.teacher_bn == 'batch' and self.variant != 'ori':
+            self.teacher_forward(step.batch.labeled)
+        super().teacher_views(step)
+
+    @torch.no_grad()
+    def pseudo_label(self, output: Output, batch: SemiBatch) -> Target:
+        """Labels the weak views from both spaces; pixels without label have label 255 and weight 0 (spec section 3)."""
+        own = super().pseudo_label(output, batch)
+        size = tuple(batch.valid.shape[1:])
+        y_rep, k_rep = representation_prediction(output.tap, self.prototypes, self.prototype_seen, size, self.tau_sim,
+                                                 self.unseen, self.align_corners)
+        label, confidence, label_con, confidence_con = collaborate(own.label, own.confidence, y_rep, k_rep,
+                                                                   self.variant, self._warming_up)
+        label = label.masked_fill(own.weight == 0, IGNORE)
+        target = replace(own, label=label, weight=own.weight * (label != IGNORE), confidence=confidence)
+        if self.variant != 'cross':
+            return target
+        return TwoSpaceTarget(**vars(target), contrast_label=label_con, contrast_confidence=confidence_con)
+
+    def extra_losses(self, step: Step) -> Dict[str, Tensor]:
+        """L_c and the prototype update (spec section 4 steps 5 and 8 to 10)."""
+        outputs = [step.out_labeled, *step.out_mixed]
+        labels = [step.labels.masked_fill(step.labels == self.decode_head.ignore_index, IGNORE)]
+        labels += [self._contrast_label(view.target) for view in step.mixed]
+        features, label, hard = zip(*map(self._contrast_inputs, outputs, labels), strict=True)
+        features, label, hard = torch.cat(features), torch.cat(label), torch.cat(hard)
+        broken = update_prototypes(self.prototypes, self.prototype_seen, features, label, self.prototype_momentum)
+        loss = prototype_info_nce(features, label, hard, self.prototypes, temperature=self.tau_contrast,
+                                  generator=step.generator, **self.sampling)
+        weight, valid = self.contrast_weight(), label != IGNORE
+        return {
+            'contrast.loss_nce': weight * loss,
+            'monitor.contrast_weight': loss.new_tensor(weight),
+            'monitor.classes': F.one_hot(label.clamp(max=self.num_classes), self.num_classes + 1)[:, :-1].amax(0).sum(),
+            'monitor.hard': (hard & valid).sum() / valid.sum().clamp(min=1),
+            'monitor.not_finite': broken
+        }
+
+    def _contrast_label(self, target: Target) -> Tensor:
+        """Label of the contrastive loss where it is valid, else 255 (the row "valid mask" of spec section 3)."""
+        label, confidence = target.label, target.confidence
+        if isinstance(target, TwoSpaceTarget):
+            label, confidence = target.contrast_label, target.contrast_confidence
+        return label.where(target.valid & (confidence >= self.contrast_threshold), IGNORE)
+
+    def _contrast_inputs(self, out: Output, label: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
+        """Representations [M, D], labels [M] and which pixels are hard [M], on the grid of the representations."""
+        label = nearest_grid(label, out.tap.shape[2:])
+        with torch.no_grad():
+            if self.variant == 'ori':
+                probability = out.logits.float().softmax(dim=1)
+            else:
+                cosine = cosine_map(out.tap, self.prototypes)
+                probability = softmax_similarity(cosine, self.prototype_seen, self.tau_sim, self.unseen)
+            own = probability.gather(1, label.clamp(max=self.num_classes - 1)[:, None])[:, 0]
+        features = out.tap.permute(0, 2, 3, 1).flatten(0, 2)
+        return features, label.flatten(), (own < self.hard_threshold).flatten()
+
+    def monitors(self, step: Step) -> Dict[str, Tensor]:
+        """Also the mean image weight w_b; ``monitor.kept`` is the share of pixels with a label: agreement, in mix."""
+        monitors = super().monitors(step)
+        for i, view in enumerate(step.mixed):
+            monitors[f'monitor.image_weight_{i}'] = self.unsup_loss.weights(view.target).mean()
+        return monitors
+
+    # ---- prediction ---------------------------------------------------------------------------------------------
+
+    def _predict_logits(self, network: EncoderDecoder, inputs: Tensor, batch_img_metas: List[dict]) -> Tensor:
+        logits = super()._predict_logits(network, inputs, batch_img_metas)
+        (self.tap if network is self else self.teacher_tap).pop()  # predictions need no representation
+        return logits
+
+    def _forward(self, inputs: Tensor, data_samples: Optional[List] = None) -> Tensor:
+        logits = super()._forward(inputs, data_samples)
+        (self.teacher_tap if self._teacher_predicts else self.tap).pop()
+        return logits

@@ -1,0 +1,342 @@
+import contextlib
+import copy
+import dataclasses
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from mmseg_semi.models.ema import EMA, ema_decay
+from mmseg_semi.models.losses import prototype_info_nce
+from mmseg_semi.registry import MODELS
+from mmseg_semi.structures import SemiBatch
+
+CSS = dict(
+    type='CSS',
+    variant='mix',
+    labeler=dict(type='ThresholdLabeler', threshold=0.),
+    unsup_loss=dict(type='ImageWeightedCrossEntropy', threshold=0.3),
+    branches=[dict(augments=[dict(type='RandomScaleCrop'), dict(type='CutMix', prob=1.0), dict(type='RandomMirror')])],
+    representation_head=dict(channels=8, out_channels=6),
+    contrast_threshold=0.27,
+    num_anchors=16,
+    num_negatives=32,
+    ramp_iters=100,
+    warmup_iters=0,
+    joint_forward=False)
+VARIANTS = ('ori', 'mix', 'cross')
+
+
+def build(cfg, seen=True, **options):
+    torch.manual_seed(0)
+    model = MODELS.build({**cfg, **CSS, 'auxiliary_head': None, **options})
+    model.init_weights()
+    for net in (model, model.teacher):
+        net.decode_head.conv_seg.weight.data.normal_(0, 0.5)
+    model.prototypes.normal_()
+    model.prototype_seen[:3 if seen else 0] = True
+    return model.train()
+
+
+def run_loss(model, batch, iteration=0):
+    model.begin_iter(iteration, seed=1, rank=0)
+    return model.loss(**model.data_preprocessor(copy.deepcopy(batch), True))
+
+
+def total(losses):
+    return sum(value for key, value in losses.items() if 'loss' in key)
+
+
+def forward(network, feature_of, images, model):
+    """Logits and representations, by the modules one after the other."""
+    caught = []
+    handle = network.decode_head.conv_seg.register_forward_pre_hook(lambda _, args: caught.append(args[0]))
+    logits = network.decode_head(network.extract_feat(model.data_preprocessor.normalize(images)))
+    handle.remove()
+    return logits, feature_of(caught[0])
+
+
+def up(maps, size):
+    return F.interpolate(maps, size, mode='bilinear', align_corners=True)
+
+
+def similarity(z, prototypes, seen, tau, size=None):
+    """J by loops over the classes: only those that have a prototype."""
+    cosines = torch.stack([F.cosine_similarity(z, p[None, :, None, None], dim=1) for p in prototypes], dim=1)
+    if size:
+        cosines = up(cosines, size)
+    exps = (cosines / tau).exp() * seen[None, :, None, None]
+    return exps / exps.sum(1, keepdim=True)
+
+
+def reference_step(model, batch, variant):
+    """The specification's section 4, step by step; the network's own augments are replayed."""
+    data = model.data_preprocessor(copy.deepcopy(batch), True)
+    inputs, size = data['inputs'], tuple(data['inputs'].weak.shape[2:])
+    rho, seen = model.prototypes.clone(), model.prototype_seen.clone()
+    model.begin_iter(3, 1, 0)
+    step = model.new_step(inputs, data['data_samples'])
+    with torch.no_grad():
+        logits, z = forward(model.teacher, model.teacher.representation_head, inputs.weak, model)
+    k_lgt, y_lgt = up(logits, size).softmax(1).max(1)
+    k_rep, y_rep = similarity(z, rho, seen, model.tau_sim, size).max(1)
+    ignored = torch.full_like(y_lgt, 255)
+    label, k, label_con, k_con = dict(
+        ori=(y_lgt, k_lgt, y_lgt, k_lgt),
+        mix=(torch.where(y_lgt == y_rep, y_lgt, ignored), k_lgt, torch.where(y_lgt == y_rep, y_lgt, ignored), k_lgt),
+        cross=(y_rep, k_rep, y_lgt, k_lgt))[variant]
+    # The augments move all four maps alike: they are tested on their own.
+    target = model.pseudo_label(model.teacher_forward(inputs.weak), inputs)
+    valid = inputs.valid
+    torch.testing.assert_close(target.label[valid], label[valid])
+    torch.testing.assert_close(target.confidence, k)
+    assert (target.label[~valid] == 255).all()
+    if variant == 'cross':
+        torch.testing.assert_close((target.contrast_label[valid], target.contrast_confidence), (label_con[valid], k_con))
+    step.target = target
+    view = model.strong_views(step)[0]
+    y, k = view.target.label, view.target.confidence * view.target.valid
+    con = y, view.target.confidence
+    if variant == 'cross':
+        con = view.target.contrast_label, view.target.contrast_confidence
+    p_l, z_l = forward(model, model.representation_head, inputs.labeled, model)
+    p_u, z_u = forward(model, model.representation_head, view.images, model)
+
+    loss_s = F.cross_entropy(up(p_l, size), step.labels, ignore_index=255)
+    pixel = F.cross_entropy(up(p_u, size), y, ignore_index=255, reduction='none')
+    numerator, count = 0, 0
+    for b in range(len(y)):
+        labeled = (y[b] != 255).sum()
+        w = (k[b] >= 0.3).sum() / labeled.clamp(min=1)
+        numerator, count = numerator + (w * pixel[b][pixel[b] > 0]).sum(), count + (pixel[b] > 0).sum()
+    loss_u = numerator / count
+
+    grid = z_l.shape[2:]
+    con_label = torch.where((con[1] >= model.contrast_threshold) & view.target.valid, con[0], 255)
+    small = torch.cat([F.interpolate(m[:, None].double(), grid)[:, 0].long() for m in (step.labels, con_label)])
+    z = torch.cat([z_l, z_u])
+    if variant == 'ori':
+        pi = torch.cat([p_l, p_u]).softmax(1)
+    else:
+        pi = similarity(z, rho, seen, model.tau_sim)
+    features, hard = [], []
+    for i in range(len(small)):
+        for row in range(grid[0]):
+            for column in range(grid[1]):
+                c = int(small[i, row, column])
+                features.append(z[i, :, row, column])
+                hard.append(c != 255 and bool(pi[i, c, row, column] < model.hard_threshold))
+    features, hard, flat = torch.stack(features), torch.tensor(hard), small.flatten()
+    for c in range(4):
+        if (flat == c).any():
+            mean = features[flat == c].detach().mean(0)
+            rho[c] = 0.99 * rho[c] + 0.01 * mean if seen[c] else mean
+            seen[c] = True
+    loss_c = prototype_info_nce(features, flat, hard, rho, 16, 32, model.tau_contrast, generator=step.generator)
+    return loss_s, loss_u, math.exp(-5 * 0.03**2) * loss_c, rho, hard[flat != 255].float().mean()
+
+
+@pytest.mark.parametrize('variant', VARIANTS)
+def test_step_equals_a_slow_reference(tiny_cfg, make_batch, variant):
+    model, batch = build(tiny_cfg, variant=variant, tau_sim=0.5), make_batch()
+    model.hard_threshold = 0.5
+    model.eval()  # batch statistics are another test
+    twin = copy.deepcopy(model)
+    twin.tap, twin.teacher_tap = model.tap.__class__(twin.decode_head), model.tap.__class__(twin.teacher.decode_head)
+    losses = run_loss(model, batch, iteration=3)
+    loss_s, loss_u, loss_c, rho, hard = reference_step(twin, batch, variant)
+    torch.testing.assert_close(losses['decode.loss_ce'], loss_s, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(losses['unsup_0.loss_ce'], loss_u, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(losses['contrast.loss_nce'], loss_c, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(model.prototypes, rho, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(losses['monitor.hard'], hard)
+    assert 0 < hard < 1 and loss_u > 0 and loss_c > 0 and model.prototype_seen.all()
+    # One SGD step with both.
+    for net, loss in ((model, total(losses)), (twin, loss_s + loss_u + loss_c)):
+        loss.backward()
+        torch.optim.SGD([p for p in net.parameters() if p.requires_grad], lr=0.1).step()
+    for (name, mine), theirs in zip(model.named_parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-4, msg=name)
+        if theirs.requires_grad:
+            assert theirs.grad is not None, name
+
+
+def test_warm_up_of_cross_labels_as_ori(tiny_cfg, make_batch):
+    targets = {}
+    for name, options in dict(ori=dict(variant='ori'), warm=dict(variant='cross', warmup_iters=4),
+                              cross=dict(variant='cross', warmup_iters=3)).items():
+        model = build(tiny_cfg, **options).eval()
+        data = model.data_preprocessor(make_batch(), True)
+        model.begin_iter(3, 1, 0)
+        targets[name] = model.pseudo_label(model.teacher_forward(data['inputs'].weak), data['inputs'])
+    assert torch.equal(targets['warm'].label, targets['ori'].label)
+    assert torch.equal(targets['warm'].contrast_label, targets['cross'].contrast_label)
+    assert not torch.equal(targets['cross'].label, targets['ori'].label)
+
+
+def test_ramp(tiny_cfg):
+    """Section 11 item 9, in iterations, and section 7's table in epochs."""
+    model = build(tiny_cfg, ramp_iters=None, warmup_iters=None)
+    model.begin_train(40000)
+    assert model.ramp_iters == 40000 and model.warmup_iters == 4000
+
+    def weight(iteration):
+        model.begin_iter(iteration, 0, 0)
+        return model.contrast_weight()
+
+    assert [round(weight(i), 4) for i in (0, 10000, 20000, 40000, 50000)] == [1, 0.7316, 0.2865, 0, 0]
+    model.ramp_iters = 200
+    assert [round(weight(i), 4) for i in (20, 50, 100, 150, 199, 200)] == [0.9512, 0.7316, 0.2865, 0.0601, 0.0071, 0]
+    model.start_iter = 1000
+    assert [round(weight(i), 4) for i in (0, 1000, 1100)] == [1, 1, 0.2865]
+    model.ramp_mult = 0
+    assert weight(5000) == 1
+    resumed = build(tiny_cfg, ramp_iters=None, start_iter=500)
+    resumed.begin_train(1500)
+    assert resumed.ramp_iters == 1000
+
+
+@pytest.mark.parametrize('options, says', [
+    (dict(tau_sim=0.5), ['at most 0.948', 'hard_threshold=0.96 can never be reached']),
+    (dict(tau_sim=0.1), ['at most 1.000']),
+    (dict(variant='cross', tau_sim=0.5), ['at most 0.948', 'hard_threshold=0.96 can never be reached',
+                                          'unsup_loss.threshold=0.97 can never be reached']),
+    (dict(variant='ori', tau_sim=0.5), []),
+])
+def test_the_start_says_whether_the_indicator_can_fire(tiny_cfg, monkeypatch, options, says):
+    model = build(tiny_cfg, hard_threshold=0.96, unsup_loss=dict(type='ImageWeightedCrossEntropy'), **options)
+    printed = []
+    monkeypatch.setattr('mmseg_semi.models.segmentors.css.print_log', lambda text, *args, **kwargs: printed.append(text))
+    model.begin_train(10)
+    for text, part in zip(printed, says, strict=True):
+        assert part in text
+
+
+def test_teacher_normalizes_by_the_batch_and_keeps_its_own_statistics(tiny_cfg, make_batch):
+    for variant, batches in (('ori', 1), ('mix', 2)):
+        model = build(tiny_cfg, variant=variant, teacher_bn='batch')
+        layer = model.teacher.backbone.bn1
+        before, student = layer.running_mean.clone(), model.backbone.bn1.num_batches_tracked.clone()
+        expected, seen = before.clone(), []
+        handle = layer.register_forward_pre_hook(
+            lambda m, args, seen=seen: seen.append((m.training, args[0].mean((0, 2, 3)))))
+        run_loss(model, make_batch())
+        handle.remove()
+        assert [training for training, _ in seen] == [True] * batches
+        for _, mean in seen:
+            expected = 0.9 * expected + 0.1 * mean
+        torch.testing.assert_close(layer.running_mean, expected)
+        assert model.backbone.bn1.num_batches_tracked == student + 2  # labeled and strong images apart
+        assert not any(m.training for m in model.teacher.modules())
+
+
+@pytest.mark.parametrize('variant', VARIANTS)
+@pytest.mark.parametrize('case', ['no prototype', 'nothing agreed', 'nothing confident', 'all ignored', 'two classes'])
+def test_degenerate_batches(tiny_cfg, make_batch, variant, case):
+    """Zeros with a graph where there is nothing to learn; always finite."""
+    options = {}
+    if case == 'nothing confident':
+        options = dict(contrast_threshold=1., unsup_loss=dict(type='ImageWeightedCrossEntropy', threshold=1.))
+    model, batch = build(tiny_cfg, seen=case != 'no prototype', variant=variant, **options), make_batch()
+    if case == 'nothing agreed':
+        model.prototype_seen[:] = torch.tensor([True, False, False, False])
+        model.teacher.decode_head.conv_seg.bias.data[0] -= 1000
+    data = model.data_preprocessor(copy.deepcopy(batch), True)
+    for sample in data['data_samples']:
+        label = sample.gt_sem_seg.data
+        if case == 'all ignored':
+            label.fill_(255)
+        elif case == 'two classes':
+            label.copy_(torch.where(label != 255, label % 2, label))
+    model.begin_iter(0, 1, 0)
+    losses = model.loss(**data)
+    loss = total(losses)
+    loss.backward()
+    assert torch.isfinite(loss) and all(torch.isfinite(v).all() for v in losses.values())
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.requires_grad)
+    assert torch.isfinite(model.prototypes).all() and losses['monitor.not_finite'] == 0
+    if case == 'nothing agreed' and variant == 'mix':
+        assert losses['unsup_0.loss_ce'] == 0 == losses['monitor.kept']
+    if case == 'no prototype' and variant == 'mix':
+        assert losses['unsup_0.loss_ce'] == 0
+    if case == 'nothing confident' and variant != 'cross':
+        assert losses['unsup_0.loss_ce'] == 0
+    if case == 'all ignored':
+        assert losses['decode.loss_ce'] == 0
+
+
+def test_labeled_only_phase_moves_prototypes_by_labeled_pixels(tiny_cfg, make_batch):
+    model = build(tiny_cfg, seen=False, start_iter=5)
+    losses = run_loss(model, make_batch())
+    assert losses['contrast.loss_nce'] > 0 and 'unsup_0.loss_ce' not in losses
+    assert model.prototype_seen.all() and losses['monitor.classes'] == 4
+
+
+def test_teacher_head_follows_and_everything_is_in_the_checkpoint(tiny_cfg, make_batch):
+    model = build(tiny_cfg)
+    ema = EMA(model.teacher, model, 'own')
+    with torch.no_grad():
+        model.representation_head.project.weight.add_(1)
+    before = model.teacher.representation_head.project.weight.clone()
+    ema.update(ema_decay(1, 0.99))
+    torch.testing.assert_close(model.teacher.representation_head.project.weight,
+                               (before + model.representation_head.project.weight) / 2)
+    run_loss(model, make_batch())
+    fresh = build(tiny_cfg, seen=False)
+    fresh.load_state_dict(model.state_dict())
+    assert torch.equal(fresh.prototypes, model.prototypes) and torch.equal(fresh.prototype_seen, model.prototype_seen)
+
+
+def test_prediction_needs_neither_head_nor_prototypes(tiny_cfg):
+    model = build(tiny_cfg).eval()
+    images = torch.rand(1, 3, 33, 33)
+    expected = model(images, mode='tensor')
+    with torch.no_grad():
+        model.prototypes.fill_(math.nan)
+        for parameter in model.teacher.representation_head.parameters():
+            parameter.fill_(math.nan)
+    assert torch.equal(model(images, mode='tensor'), expected)
+    assert model(images, mode='predict')[0].pred_sem_seg.data.shape == (1, 33, 33)
+    copy.deepcopy(model)  # no graph is left in the taps
+
+
+@pytest.mark.parametrize('variant', VARIANTS)
+def test_a_whole_step_never_reads_a_value(tiny_cfg, make_batch, variant, monkeypatch):
+    """Tensors of the meta device have no values: a step that waits for one, a host-device sync, fails on them."""
+    model = build(tiny_cfg, variant=variant, teacher_bn='batch')
+    data = model.data_preprocessor(make_batch(), True)
+    model.to('meta')
+    monkeypatch.setattr(torch, 'autocast', lambda *args, **kwargs: contextlib.nullcontext())  # knows no meta device
+    batch = data['inputs']
+    batch = SemiBatch(**{field.name: getattr(batch, field.name).to('meta') for field in dataclasses.fields(batch)})
+    model.begin_iter(0, seed=1, rank=0)
+    losses = model.loss(batch, [sample.to('meta') for sample in data['data_samples']])
+    total(losses).backward()
+    assert model.backbone.conv1.weight.grad.is_meta
+
+
+@pytest.mark.parametrize('option, value', [
+    ('variant', 'both'), ('tau_sim', 0), ('tau_contrast', -1), ('contrast_threshold', 2), ('hard_threshold', -.1),
+    ('num_anchors', 0), ('num_negatives', 0), ('prototype_momentum', 1), ('unseen', 'skip'), ('ramp_mult', 5),
+    ('ramp_iters', 0), ('warmup_iters', -1)])
+def test_bad_options_name_themselves(tiny_cfg, option, value):
+    with pytest.raises(ValueError, match=f'CSS.{option} must be .*, found {value!r}'):
+        build(tiny_cfg, **{option: value})
+
+
+def test_decoder_of_the_paper():
+    """Section 2: 304 channels, one hidden layer each, 766,720 parameters in the representation head."""
+    norm = dict(type='BN')
+    head = MODELS.build(dict(
+        type='DeepLabV3PlusHead', in_channels=2048, in_index=3, channels=256, dilations=(1, 12, 24, 36),
+        c1_in_channels=256, c1_channels=48, c1_bias=False, bottleneck_kernel=1, num_convs=1, dropout_ratio=0,
+        num_classes=21, norm_cfg=norm, align_corners=True, loss_decode=dict(type='ValidCrossEntropyLoss')))
+    shapes = {name: tuple(p.shape) for name, p in head.named_parameters() if p.dim() == 4 or name.endswith('seg.bias')}
+    assert shapes['bottleneck.conv.weight'] == (256, 1280, 1, 1)
+    assert shapes['c1_bottleneck.conv.weight'] == (48, 256, 1, 1) and head.c1_bottleneck.conv.bias is None
+    assert shapes['classifier.0.conv.weight'] == (256, 304, 3, 3)
+    assert shapes['conv_seg.weight'] == (21, 256, 1, 1) and shapes['conv_seg.bias'] == (21, )
+    assert len(shapes) == 10  # image pool and four ASPP branches besides
+    representation = MODELS.build(dict(type='RepresentationHead', in_channels=304, norm_cfg=norm))
+    assert sum(p.numel() for p in representation.parameters()) == 766720
