@@ -12,7 +12,7 @@ class StrongBranch:
     """Makes a strong view from the weak one.
 
     Args:
-        augments (Sequence[dict]): Batch augments, applied in order.
+        augments (Sequence[dict]): Batch augments, applied in order; may be empty.
         loss_weight (float): Weight of the branch's loss, >= 0. Defaults to 1.
         update_bn (bool): Whether the student's BN running statistics learn from this view. False for views that look
             unlike any real image: the view then passes the student alone, normalized by its own batch statistics, and

@@ -1,6 +1,7 @@
 """The base of every method: an mmseg segmentor that also owns its teacher."""
 import contextlib
 import copy
+from dataclasses import replace
 from typing import Dict, List, NamedTuple, Optional, Sequence
 
 import numpy as np
@@ -61,6 +62,8 @@ class SemiEncoderDecoder(EncoderDecoder):
             ``EncoderDecoder``.
         labeler (dict): Turns teacher logits into a :class:`Target`.
         branches (Sequence[dict]): One :class:`StrongBranch` per strong view.
+        labeled_augments (Sequence[dict]): Batch augments of the labeled images that leave the labels where they are
+            (photometric ones). Defaults to none.
         unsup_loss (dict): Loss of a strong view. Defaults to cross-entropy over valid pixels.
         start_iter (int): Iterations of labeled-only training before the teacher labels. Defaults to 0.
         joint_forward (bool): Whether labeled and strong images pass the student as one batch. That changes BN
@@ -91,6 +94,7 @@ class SemiEncoderDecoder(EncoderDecoder):
                  pretrained: Optional[str] = None,
                  init_cfg: Optional[dict] = None,
                  unsup_loss: Optional[dict] = None,
+                 labeled_augments: Sequence[dict] = (),
                  start_iter: int = 0,
                  joint_forward: bool = False,
                  teacher_bn: str = 'running',
@@ -126,6 +130,7 @@ class SemiEncoderDecoder(EncoderDecoder):
         self.labeler = MODELS.build(labeler)
         color = {name: getattr(self.data_preprocessor, name, None) for name in ('mean', 'std')}
         self.branches = [StrongBranch(**branch, **color) for branch in branches]
+        self.labeled_augments = StrongBranch(labeled_augments, **color)
         if not all(branch.update_bn for branch in self.branches):
             repeated = [name for name, module in self.named_modules() if getattr(module, 'with_cp', False)]
             if repeated:
@@ -227,7 +232,20 @@ class SemiEncoderDecoder(EncoderDecoder):
                              f'{tuple(inputs.labeled.shape[1:])} and {tuple(inputs.weak.shape[1:])}; use the same '
                              'RandomCrop in both pipelines and set data_preprocessor.size to it')
         labels = torch.stack([sample.gt_sem_seg.data.squeeze(0) for sample in data_samples])
-        return Step(batch=inputs, labels=labels, generator=step_generator(*self._clock))
+        generator = step_generator(*self._clock)
+        return Step(batch=self._augment_labeled(inputs, labels, generator), labels=labels, generator=generator)
+
+    def _augment_labeled(self, inputs: SemiBatch, labels: Tensor, generator: torch.Generator) -> SemiBatch:
+        if not self.labeled_augments.augments:
+            return inputs
+        valid = labels != self.decode_head.ignore_index
+        view = View(inputs.labeled, Target(label=labels, weight=valid.float(), confidence=valid.float(), valid=valid))
+        augmented = self.labeled_augments(view, generator)
+        if augmented.target is not view.target:
+            raise ValueError('labeled_augments move the labels, found '
+                             f'{[type(a).__name__ for a in self.labeled_augments.augments]}; expected photometric '
+                             'augments only: put geometric transforms into the labeled pipeline')
+        return replace(inputs, labeled=augmented.images)
 
     def teacher_views(self, step: Step) -> None:
         """Fills ``out_teacher``."""

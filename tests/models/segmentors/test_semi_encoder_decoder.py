@@ -90,6 +90,24 @@ def test_teacher_moves_its_own_statistics_on_the_students_images(tiny_cfg, make_
     assert losses['monitor.confidence'] == run_loss(plain, batch)['monitor.confidence']
 
 
+def test_labeled_augments_change_what_the_student_sees_and_nothing_else(tiny_cfg, make_batch):
+    jitter = dict(type='ColorJitter', prob=1.0)
+    seen = {}
+    for name, augments in dict(plain=[], jitter=[jitter], mask=[dict(type='PatchMask', block_size=8)]).items():
+        model = build({**tiny_cfg, 'labeled_augments': augments, 'branches': [dict(augments=[])]})
+        inputs = []
+        model.backbone.register_forward_pre_hook(lambda _, args, inputs=inputs: inputs.append(args[0]))
+        losses = run_loss(model, make_batch())
+        seen[name] = inputs[0], losses['decode.loss_ce']
+    for name in ('jitter', 'mask'):
+        assert not torch.equal(seen[name][0][:2], seen['plain'][0][:2]) and seen[name][1] != seen['plain'][1]
+        assert torch.equal(seen[name][0][2:], seen['plain'][0][2:])  # unlabeled images
+    for moving in (dict(type='RandomMirror', prob=0.), dict(type='CutMix')):
+        model = build({**tiny_cfg, 'labeled_augments': [jitter, moving]})
+        with pytest.raises(ValueError, match=f"move the labels, found .'ColorJitter', '{moving['type']}'"):
+            run_loss(model, make_batch())
+
+
 def test_teacher_without_labels_to_give_keeps_its_statistics(tiny_cfg, make_batch):
     model = build({**tiny_cfg, 'teacher_bn': 'forward', 'start_iter': 1})
     before = copy.deepcopy(model.teacher.state_dict())

@@ -1,0 +1,5 @@
+_base_ = './css_mix_r101_voc_blended_u2pl_662.py'
+split = 'splits/voc/blended_u2pl/5291'
+train_dataloader = dict(
+    dataset=dict(
+        labeled=dict(ann_file=f'{split}/labeled.txt'), unlabeled=dict(ann_file=f'{split}/unlabeled.txt')))

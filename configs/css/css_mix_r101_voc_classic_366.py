@@ -1,0 +1,5 @@
+_base_ = './css_mix_r101_voc_classic_92.py'
+split = 'splits/voc/classic/366'
+train_dataloader = dict(
+    dataset=dict(
+        labeled=dict(ann_file=f'{split}/labeled.txt'), unlabeled=dict(ann_file=f'{split}/unlabeled.txt')))
