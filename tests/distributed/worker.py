@@ -1,6 +1,6 @@
 """One rank of the two-process tests: `python worker.py CASE OUT`, with RANK and WORLD_SIZE in the environment.
 
-Trains the tiny PCR for three steps on this rank's half of a fixed batch and saves what became of it. GroupNorm instead
+Trains the tiny PCR or CSS for three steps on this rank's half of a fixed batch and saves what became of it. GroupNorm instead
 of BN, so that a union of batches and two halves of it mean the same.
 """
 import copy
@@ -23,10 +23,20 @@ from mmseg_semi.models.ema import EMA, ema_decay  # noqa: E402
 from mmseg_semi.registry import MODELS  # noqa: E402
 
 
-def model_cfg(threshold: float) -> ConfigDict:
+def model_cfg(case: str) -> ConfigDict:
     cfg = ConfigDict(copy.deepcopy(TINY))
-    cfg.update(type='PCR', prototype_head=dict(num_prototypes=2, grid_size=8), auxiliary_head=None,
-               labeler=dict(type='ThresholdLabeler', threshold=threshold), branches=[dict(augments=[])])
+    # Nothing confident on any rank in one case: a threshold that no pixel reaches.
+    threshold = 1.0 if 'nothing on rank 1' in case else 0.0
+    cfg.update(labeler=dict(type='ThresholdLabeler', threshold=threshold), auxiliary_head=None,
+               branches=[dict(augments=[])])
+    if case.startswith('css'):
+        # The contrast draws from each rank's own pixels, so it has no union to equal: in one case it weighs 0.
+        cfg.update(type='CSS', variant='ori' if case == 'css ori' else 'mix', num_anchors=8, num_negatives=8,
+                   representation_head=dict(channels=8, out_channels=6, norm_cfg=dict(type='GN', num_groups=2)),
+                   unsup_loss=dict(type='ImageWeightedCrossEntropy', threshold=0.3), joint_forward=False,
+                   contrast_threshold=0., ramp_iters=1 if case == 'css ori' else 10, warmup_iters=0)
+    else:
+        cfg.update(type='PCR', prototype_head=dict(num_prototypes=2, grid_size=8))
     norm = dict(type='GN', num_groups=2)
     cfg.backbone.norm_cfg, cfg.decode_head.norm_cfg = norm, norm
     return cfg
@@ -39,7 +49,7 @@ def sample(index: int, labeled: bool, case: str) -> dict:
         label = torch.randint(3, (1, 33, 33), generator=generator)  # class 3 is nowhere
         if case == 'one class per rank':
             label.fill_(index // 2)
-        if case == 'nothing on rank 1' and index >= 2:
+        if 'nothing on rank 1' in case and index >= 2:
             label.fill_(255)
         data.gt_sem_seg = PixelData(data=label)
     return dict(inputs=torch.randint(256, (3, 33, 33), generator=generator, dtype=torch.uint8), data_samples=data)
@@ -58,16 +68,16 @@ def main(case: str, out: str) -> None:
         dist.init_process_group('gloo')
     init_default_scope('mmseg')
     torch.manual_seed(0)
-    # Nothing confident on any rank in one case: a threshold that no pixel reaches.
-    model = MODELS.build(model_cfg(1.0 if case == 'nothing on rank 1' else 0.0))
+    model = MODELS.build(model_cfg(case))
     model.init_weights()
-    valid = torch.tensor([True, True, True, case != 'class without prototypes'])
-    model.prototype_head.set_bank(torch.rand(model.prototype_head.bank.shape), valid)
+    if not case.startswith('css'):
+        valid = torch.tensor([True, True, True, case != 'class without prototypes'])
+        model.prototype_head.set_bank(torch.rand(model.prototype_head.bank.shape), valid)
     model.train()
     wrapped = MMDistributedDataParallel(model, broadcast_buffers=False) if world > 1 else model
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
     ema, history = EMA(model.teacher, model), []
-    for iteration in range(3):
+    for iteration in range(1, 4):
         model.begin_iter(iteration, seed=0, rank=0)  # the same picked pixels on both ranks, as in the union
         data = model.data_preprocessor(batch_of(rank, world, case), True)
         losses = wrapped(**data, mode='loss')
@@ -75,7 +85,7 @@ def main(case: str, out: str) -> None:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        ema.update(ema_decay(iteration, 0.9))
+        ema.update(ema_decay(iteration - 1, 0.9))
         history.append(loss.detach())
     torch.save(dict(state=model.state_dict(), loss=torch.stack(history)), f'{out}.{rank}')
 
