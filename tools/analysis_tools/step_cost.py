@@ -100,9 +100,13 @@ class Bench:
             raise TypeError(f'step_cost needs a semi-supervised config; its model.type is {cfg.model.type!r}')
         self.model.copy_student_to_teacher()
         self.model.to(device).train()
+        self.model.begin_train(cfg.train_cfg.max_iters)
         if hasattr(self.model, 'prototype_head'):
             head = self.model.prototype_head
             head.set_bank(torch.randn_like(head.bank), torch.ones_like(head.class_valid))
+        elif hasattr(self.model, 'prototypes'):
+            self.model.prototypes.normal_()
+            self.model.prototype_seen.fill_(True)
         self.optimizer: OptimWrapper = build_optim_wrapper(self.model, cfg.optim_wrapper)
         for group in self.optimizer.param_groups:
             group['lr'] = 0.  # the sum of logits must not drive the weights away
@@ -146,16 +150,22 @@ class Bench:
     @torch.no_grad()
     def teacher_forward(self, images: Tensor) -> None:
         """The teacher on normalized images."""
-        self.model.teacher.decode_head(self.model.teacher.extract_feat(images))
+        teacher = self.model.teacher
+        teacher.decode_head(teacher.extract_feat(images))
+        if hasattr(teacher, 'representation_head'):
+            teacher.representation_head(self.model.teacher_tap.pop())
 
     def student_forward(self, images: Tensor) -> Tensor:
-        """The student, auxiliary heads included, down to a scalar."""
+        """The student, auxiliary and representation heads included, down to a scalar."""
         features = self.model.extract_feat(images)
         heads = [self.model.decode_head]
         if self.model.with_auxiliary_head:
             auxiliary = self.model.auxiliary_head
             heads += auxiliary if isinstance(auxiliary, torch.nn.ModuleList) else [auxiliary]
-        return sum(head(features).sum() for head in heads)
+        total = sum(head(features).sum() for head in heads)
+        if hasattr(self.model, 'representation_head'):
+            total = total + self.model.representation_head(self.model.tap.pop()).sum()
+        return total
 
     def stages(self, function: Callable[[], None]) -> Dict[str, float]:
         """Milliseconds of each stage of one call of :meth:`step` or :meth:`bare`."""

@@ -4,7 +4,6 @@ from dataclasses import replace
 from typing import Dict, List, Optional, Tuple
 
 import torch
-import torch.nn.functional as F
 from mmengine.logging import print_log
 from mmseg.models import EncoderDecoder
 from torch import Tensor
@@ -198,12 +197,13 @@ class CSS(SemiEncoderDecoder):
         loss = prototype_info_nce(features, label, hard, self.prototypes, temperature=self.tau_contrast,
                                   generator=step.generator, **self.sampling)
         weight, valid = self.contrast_weight(), label != IGNORE
+        present = loss.new_zeros(self.num_classes + 1).scatter_(0, label.clamp(max=self.num_classes), 1)
         return {
             'contrast.loss_nce': weight * loss,
             'monitor.contrast_weight': loss.new_tensor(weight),
-            'monitor.classes': F.one_hot(label.clamp(max=self.num_classes), self.num_classes + 1)[:, :-1].amax(0).sum(),
+            'monitor.classes': present[:-1].sum(),
             'monitor.hard': (hard & valid).sum() / valid.sum().clamp(min=1),
-            'monitor.not_finite': broken
+            'monitor.not_finite': broken.float()
         }
 
     def _contrast_label(self, target: Target) -> Tensor:

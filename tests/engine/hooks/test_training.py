@@ -183,6 +183,30 @@ def test_a_stopped_run_resumes_to_the_same_weights(make_cfg):
     assert saved['ema_teacher'] == {'updates': 4}  # iterations 2..5
 
 
+def test_a_stopped_css_run_resumes_to_the_same_weights(make_cfg):
+
+    def make(work_dir):
+        cfg = make_cfg(work_dir, max_iters=6)
+        del cfg.model['prototype_head']
+        cfg.model.update(
+            type='CSS', teacher_bn='batch', joint_forward=False, ramp_iters=10, warmup_iters=4, variant='cross',
+            representation_head=dict(channels=8, out_channels=6), num_anchors=8, num_negatives=8,
+            unsup_loss=dict(type='ImageWeightedCrossEntropy', threshold=0.3), contrast_threshold=0.3)
+        cfg.custom_hooks = [dict(cfg.custom_hooks[0], buffers='own')]
+        return cfg
+
+    whole = train(make('whole')).model.state_dict()
+    stopped = make('stopped')
+    stopped.train_cfg.max_iters = 3
+    half = train(stopped).model.state_dict()
+    again = make('stopped')
+    again.resume = True
+    resumed = train(again).model.state_dict()
+    for name, tensor in whole.items():
+        torch.testing.assert_close(resumed[name], tensor, msg=name)
+    assert resumed['prototype_seen'].all() and not torch.equal(half['prototypes'], resumed['prototypes'])
+
+
 def test_load_from_keeps_a_teacher_and_fills_a_missing_one(make_cfg, tmp_path):
     state = train(make_cfg('first', max_iters=6)).model.state_dict()
     path = f"{make_cfg('first').work_dir}/iter_6.pth"
