@@ -1,0 +1,15 @@
+# Cityscapes as UniMatch reads it: crop 801, 2 labeled + 2 unlabeled images a GPU, so 4 GPUs make 8 + 8 a step.
+_base_ = './cityscapes_semi.py'
+crop_size = (801, 801)
+load = [dict(type='LoadImageFromFile')]
+masks = [dict(type='LoadAnnotations'), dict(type='CheckSegMap', num_classes=19)]
+weak = [
+    dict(type='RandomScale', ratio_range=(0.5, 2.0), law='uniform'),
+    dict(type='RandomCrop', crop_size=crop_size),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PackSegInputs')
+]
+train_dataloader = dict(
+    batch_size=4,
+    sampler=dict(counts=(2, 2)),
+    dataset=dict(labeled=dict(pipeline=load + masks + weak), unlabeled=dict(pipeline=load + weak)))

@@ -1,0 +1,7 @@
+_base_ = './maskmatch_r101_voc_blended_u2pl_662.py'
+split = 'splits/voc/blended_u2pl/1323'
+train_dataloader = dict(
+    dataset=dict(
+        labeled=dict(ann_file=f'{split}/labeled.txt'), unlabeled=dict(ann_file=f'{split}/unlabeled.txt')))
+train_cfg = dict(max_iters=92560)
+param_scheduler = dict(end=92560)
