@@ -64,7 +64,7 @@ class Row:
     """One training run.
 
     Args:
-        method (str): Folder of its config.
+        method (str): What its config's name begins with.
         split (str): A key of ``LABELS``.
         seed (int): ``randomness.seed``.
         profile (str): A key of ``PROFILES``.
@@ -78,9 +78,11 @@ class Row:
         self.method, self.split, self.seed, self.profile = method, split, seed, profile
         self.name = f'{profile}_{method}_{split}_seed{seed}'
         self.dir = work_dir / self.name
-        self.config = f'configs/{method}/{method}_lite0_camvid_{LABELS[split]}.py'
-        if not (ROOT / self.config).is_file():
-            raise UserError(f'no config {self.config} for method {method} with {LABELS[split]} labels')
+        name = f'{method}_lite0_camvid_{LABELS[split]}.py'
+        found = list(ROOT.glob(f'configs/*/{name}'))
+        if not found:
+            raise UserError(f'no config {name} for method {method} with {LABELS[split]} labels')
+        self.config = found[0].relative_to(ROOT).as_posix()
         cfg = Config.fromfile(ROOT / self.config, import_custom_modules=False)
         options = profile_options(cfg, PROFILES[profile], seed)
         self.flags = ['--cfg-options', *(f'{key}={_plain(value)}' for key, value in options.items())]
@@ -160,8 +162,8 @@ def _typed(node, path: str) -> Iterator[tuple]:
 
 def find_methods() -> List[str]:
     """Methods that have a CamVid config, the supervised baseline first."""
-    found = {path.parent.name for path in ROOT.glob('configs/*/*_lite0_camvid_24.py')
-             if path.name == f'{path.parent.name}_lite0_camvid_24.py'}
+    end = '_lite0_camvid_24.py'
+    found = {path.name[:-len(end)] for path in ROOT.glob(f'configs/*/*{end}')}
     return sorted(found, key=lambda name: (name != 'supervised', name))
 
 

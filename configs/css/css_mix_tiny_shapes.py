@@ -6,5 +6,5 @@ _base_.semi.data_preprocessor.size = _base_.crop_size
 # As pcr_tiny_shapes.py: here color tells the classes apart.
 jitter = dict(type='ColorJitter', brightness=0.3, contrast=0.3, saturation=0.3, hue=0.05, prob=1.0)
 _base_.semi.branches[0].augments = [jitter, dict(type='CutMix', prob=1.0)]
-_base_.semi.update(labeled_augments=[], representation_head=dict(channels=48, out_channels=64), num_anchors=64)
+_base_.semi.update(labeled_augments=[], representation_head=dict(channels=48, out_channels=64), share_negatives=True)
 model = dict(_base_.semi, start_iter=300)

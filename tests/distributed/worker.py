@@ -1,7 +1,7 @@
 """One rank of the two-process tests: `python worker.py CASE OUT`, with RANK and WORLD_SIZE in the environment.
 
-Trains the tiny PCR or CSS for three steps on this rank's half of a fixed batch and saves what became of it. GroupNorm instead
-of BN, so that a union of batches and two halves of it mean the same.
+Trains the tiny PCR or CSS for three steps on this rank's half of a fixed batch and saves what became of it. GroupNorm
+instead of BN, so that a union of batches and two halves of it mean the same.
 """
 import copy
 import os

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mmseg_semi.models.feature_tap import FeatureTap
 from mmseg_semi.models.losses import (
+    ImageWeightedCrossEntropy,
     attainable_similarity,
     collaborate,
     cosine_map,
@@ -38,7 +39,7 @@ class CSS(SemiEncoderDecoder):
         y_rep, k_rep = argmax, max of the teacher's J           representation_prediction
         labels of both losses                                   collaborate ('ori', 'mix', 'cross')
         L = L_s + L_u + lambda L_c
-            L_s   supervised_loss        L_u   unsupervised_loss, by ImageWeightedCrossEntropy
+            L_s   supervised_loss        L_u   unsupervised_loss, published: by ImageWeightedCrossEntropy
             L_c   prototype_info_nce: hard pixels against rho and pixels of other classes (extra_losses)
         rho_c <- alpha rho_c + (1 - alpha) mean of the student's z of class c over all ranks     update_prototypes
         lambda = exp(ramp_mult (t / ramp_iters)^2), 0 from ramp_iters on                         contrast_weight
@@ -141,9 +142,9 @@ class CSS(SemiEncoderDecoder):
             f'CSS: with tau_sim={self.tau_sim} and {self.num_classes} classes the softmax similarity is at most '
             f'{bound:.3f}; {orthogonal:.3f} for a pixel on its prototype, orthogonal to the others.', 'current')
         checks = [('hard_threshold', self.hard_threshold, 'every valid pixel is an anchor candidate')]
-        confidence = getattr(self.unsup_loss, 'threshold', None)
-        if self.variant == 'cross' and confidence is not None:
-            checks.append(('unsup_loss.threshold', confidence, 'the unsupervised loss is 0 after warm-up'))
+        if self.variant == 'cross' and isinstance(self.unsup_loss, ImageWeightedCrossEntropy):
+            threshold = self.unsup_loss.threshold
+            checks.append(('unsup_loss.threshold', threshold, 'the unsupervised loss is 0 after warm-up'))
         for name, threshold, consequence in checks:
             if bound < threshold:
                 print_log(f'CSS: {name}={threshold} can never be reached, so {consequence}; lower tau_sim '
@@ -229,8 +230,9 @@ class CSS(SemiEncoderDecoder):
     def monitors(self, step: Step) -> Dict[str, Tensor]:
         """Also the mean image weight w_b; ``monitor.kept`` is the share of pixels with a label: agreement, in mix."""
         monitors = super().monitors(step)
-        for i, view in enumerate(step.mixed):
-            monitors[f'monitor.image_weight_{i}'] = self.unsup_loss.weights(view.target).mean()
+        if isinstance(self.unsup_loss, ImageWeightedCrossEntropy):
+            for i, view in enumerate(step.mixed):
+                monitors[f'monitor.image_weight_{i}'] = self.unsup_loss.weights(view.target).mean()
         return monitors
 
     # ---- prediction ---------------------------------------------------------------------------------------------

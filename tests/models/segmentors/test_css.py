@@ -267,6 +267,15 @@ def test_degenerate_batches(tiny_cfg, make_batch, variant, case):
         assert losses['decode.loss_ce'] == 0
 
 
+def test_another_unsupervised_loss_fits(tiny_cfg, make_batch):
+    """The paper's Eq. 8: confident pixels only, instead of a weight per image."""
+    model = build(tiny_cfg, unsup_loss=dict(type='PseudoLabelCrossEntropy'),
+                  labeler=dict(type='ThresholdLabeler', threshold=0.3), variant='ori')
+    losses = run_loss(model, make_batch())
+    assert 0 < losses['monitor.kept'] < 1 and losses['unsup_0.loss_ce'] > 0
+    assert not any('image_weight' in key for key in losses)
+
+
 def test_labeled_only_phase_moves_prototypes_by_labeled_pixels(tiny_cfg, make_batch):
     model = build(tiny_cfg, seen=False, start_iter=5)
     losses = run_loss(model, make_batch())
