@@ -54,6 +54,16 @@ class Target:
 
 
 @dataclass(frozen=True)
+class SoftTarget(Target):
+    """A pseudo-label together with the distribution that it is the mode of.
+
+    Attributes:
+        probability (Tensor): [N, C, H, W] float32, sums to 1 over the classes.
+    """
+    probability: Tensor
+
+
+@dataclass(frozen=True)
 class TwoSpaceTarget(Target):
     """A pseudo-label of the logits' loss together with another one for the loss of the representations (CSS).
 
@@ -91,6 +101,12 @@ class View:
             return torch.where(where, x[partner], x)
 
         return View(take(self.images), self.target.map(take))
+
+    def join(self, other: 'View') -> 'View':
+        """The images of both with the maps that every :class:`Target` has."""
+        maps = {f.name: torch.cat([getattr(self.target, f.name), getattr(other.target, f.name)])
+                for f in fields(Target)}
+        return View(torch.cat([self.images, other.images]), Target(**maps))
 
     def with_images(self, images: Tensor) -> 'View':
         """The same target under other pixels (photometric augments)."""

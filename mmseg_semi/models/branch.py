@@ -17,25 +17,40 @@ class StrongBranch:
         update_bn (bool): Whether the student's BN running statistics learn from this view. False for views that look
             unlike any real image: the view then passes the student alone, normalized by its own batch statistics, and
             leaves no trace in the running ones. Not with activation checkpointing. Defaults to True.
+        labeled (bool): Whether the branch also shows the labeled images, with their ground truth as target. Defaults to
+            False.
+        ramp_iters (int): The weight rises linearly to ``loss_weight`` over so many iterations of the semi-supervised
+            phase. Defaults to 0, no ramp.
+        unsup_loss (dict, optional): Loss of this view in place of the model's.
         mean, std (Tensor, optional): [3, 1, 1], RGB in [0, 1], handed to the augments; see :class:`BatchAugment`.
 
     Raises:
-        ValueError: If ``loss_weight`` is negative.
+        ValueError: If ``loss_weight`` or ``ramp_iters`` is negative.
     """
 
     def __init__(self,
                  augments: Sequence[dict],
                  loss_weight: float = 1.0,
                  update_bn: bool = True,
+                 labeled: bool = False,
+                 ramp_iters: int = 0,
+                 unsup_loss: Optional[dict] = None,
                  mean: Optional[Tensor] = None,
                  std: Optional[Tensor] = None) -> None:
         if loss_weight < 0:
             raise ValueError(f'branches: loss_weight must be >= 0, found {loss_weight}')
+        if ramp_iters < 0:
+            raise ValueError(f'branches: ramp_iters must be >= 0, found {ramp_iters}')
         self.augments = [BATCH_AUGMENTS.build(a) for a in augments]
         for augment in self.augments:
             if mean is not None:
                 augment.image_mean, augment.image_std = mean, std
-        self.loss_weight, self.update_bn = loss_weight, update_bn
+        self.loss_weight, self.update_bn, self.labeled = loss_weight, update_bn, labeled
+        self.ramp_iters, self.unsup_loss = ramp_iters, unsup_loss
+
+    def weight(self, iteration: int) -> float:
+        """Weight of the loss in an iteration of the semi-supervised phase, counted from 0."""
+        return self.loss_weight * (min((iteration + 1) / self.ramp_iters, 1) if self.ramp_iters else 1)
 
     def __call__(self, view: View, generator: torch.Generator) -> View:
         """Applies the augments; all draws come from ``generator``."""

@@ -81,7 +81,7 @@ class RandomScaleCrop(BatchAugment):
                 for scaled, side, start in zip(size, (height, width), offset, strict=True))
         inside = ((torch.arange(height, device=device) < size[0])[:, None]
                   & (torch.arange(width, device=device) < size[1])[None])
-        target = view.target.map(lambda m: m[i, rows[y]][:, columns[x]])
+        target = view.target.map(lambda m: m[i][..., rows[y], :][..., columns[x]])
         return image[:, y][:, :, x], target.pad_outside(inside)
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from mmseg_semi.registry import MODELS
-from mmseg_semi.structures import Target
+from mmseg_semi.structures import SoftTarget, Target
 
 
 @MODELS.register_module()
@@ -19,17 +19,19 @@ class ThresholdLabeler:
         reliability (str): ``'pixel'``: a pixel weighs 1 where it reaches the threshold, else 0. ``'batch_ratio'``
             (MIC): every valid pixel weighs the share of the batch's valid pixels that reach it; not for PCR, whose
             prototypes learn from every pixel of positive weight.
+        soft (bool): Whether the target also holds the distribution, for :class:`PseudoLabelKLDivergence`. Costs the
+            memory of the logits at image size.
 
     Raises:
         ValueError: If ``threshold`` is outside [0, 1], or ``reliability`` unknown.
     """
 
-    def __init__(self, threshold: float, reliability: str = 'pixel') -> None:
+    def __init__(self, threshold: float, reliability: str = 'pixel', soft: bool = False) -> None:
         if not 0 <= threshold <= 1:
             raise ValueError(f'labeler.threshold must be in [0, 1], found {threshold}')
         if reliability not in ('pixel', 'batch_ratio'):
             raise ValueError(f"labeler.reliability must be 'pixel' or 'batch_ratio', found {reliability!r}")
-        self.threshold, self.reliability = threshold, reliability
+        self.threshold, self.reliability, self.soft = threshold, reliability, soft
 
     def __call__(self, logits: Tensor, valid: Tensor, predict: Optional[Callable] = None) -> Target:
         """Labels a batch.
@@ -41,7 +43,7 @@ class ThresholdLabeler:
 
         Returns:
             Target: ``weight`` is 1 where the pixel is valid and confident, else 0; with ``'batch_ratio'`` their share
-            on every valid pixel.
+            on every valid pixel. A :class:`SoftTarget` if ``soft``.
         """
         logits = logits.float()
         top, label = logits.max(dim=1)
@@ -49,4 +51,5 @@ class ThresholdLabeler:
         weight = (valid & (confidence >= self.threshold)).float()
         if self.reliability == 'batch_ratio':
             weight = valid * (weight.sum() / valid.sum().clamp(min=1))
-        return Target(label=label, weight=weight, confidence=confidence, valid=valid)
+        maps = dict(label=label, weight=weight, confidence=confidence, valid=valid)
+        return SoftTarget(**maps, probability=logits.softmax(dim=1)) if self.soft else Target(**maps)

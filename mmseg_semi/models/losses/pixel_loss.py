@@ -2,11 +2,12 @@
 from typing import Optional, Sequence
 
 import torch
+import torch.nn.functional as F
 from mmseg.models.utils import resize
 from torch import Tensor, nn
 
 from mmseg_semi.registry import MODELS
-from mmseg_semi.structures import Target
+from mmseg_semi.structures import SoftTarget, Target
 
 from .valid_cross_entropy import check_class_weight, class_weight_tensor, pixel_cross_entropy
 
@@ -44,6 +45,16 @@ def weighted_pixel_loss(loss: Tensor, weight: Tensor, valid: Tensor, norm: str =
     if norm == 'u2pl':
         return total / kept * (valid.sum() / kept)
     raise ValueError(f'norm must be one of {NORMS}, got {norm!r}')
+
+
+def full_size_logits(logits: Tensor, target: Target, align_corners: bool) -> Tensor:
+    """Logits [N, C, h, w] at the size of a target's maps, [N, C, H, W], at least float32."""
+    # In float32 before the resize: its rounding in half precision would reach the loss.
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    size = target.label.shape[1:]
+    if logits.shape[2:] == size:
+        return logits
+    return resize(logits, size, mode='bilinear', align_corners=align_corners, warning=False)
 
 
 def _divisor(count: Tensor) -> Tensor:
@@ -90,10 +101,7 @@ class PseudoLabelCrossEntropy(nn.Module):
         Returns:
             Tensor: Scalar float32.
         """
-        # In float32 before the resize: its rounding in half precision would reach the loss.
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        if logits.shape[2:] != target.label.shape[1:]:
-            logits = resize(logits, target.label.shape[1:], mode='bilinear', align_corners=align_corners, warning=False)
+        logits = full_size_logits(logits, target, align_corners)
         loss, counts = pixel_cross_entropy(logits, target.label), target.valid
         if self.class_weight is not None:
             check_class_weight('unsup_loss', self.class_weight, logits)
@@ -101,3 +109,46 @@ class PseudoLabelCrossEntropy(nn.Module):
             counts = counts * self.class_weight[target.label.where(target.label != 255, 0)].where(
                 target.label != 255, no_class)
         return self.loss_weight * weighted_pixel_loss(loss, target.weight, counts, self.norm)
+
+
+@MODELS.register_module()
+class PseudoLabelKLDivergence(nn.Module):
+    """``KL(P || S)`` of the student against the teacher's distribution, in float32 at the resolution of the label.
+
+    Needs a labeler with ``soft=True``. Pixels are weighted, and the sum is divided, as in
+    :class:`PseudoLabelCrossEntropy`.
+
+    Args:
+        norm (str): Divisor, see :func:`weighted_pixel_loss`.
+        loss_weight (float): Factor of the loss, at least 0.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+        TypeError: When called, if the target holds no distribution.
+    """
+
+    def __init__(self, norm: str = 'valid', loss_weight: float = 1.0) -> None:
+        super().__init__()
+        if norm not in NORMS:
+            raise ValueError(f'norm must be one of {NORMS}, got {norm!r}')
+        if loss_weight < 0:
+            raise ValueError(f'loss_weight must be at least 0, got {loss_weight}')
+        self.norm, self.loss_weight = norm, loss_weight
+
+    def forward(self, logits: Tensor, target: Target, align_corners: bool) -> Tensor:
+        """Computes the loss.
+
+        Args:
+            logits (Tensor): [N, C, h, w] of the student, any float precision.
+            target (SoftTarget): Maps of [N, H, W] and a distribution [N, C, H, W].
+            align_corners (bool): Of the bilinear resize of the logits; take the decode head's.
+
+        Returns:
+            Tensor: Scalar float32.
+        """
+        if not isinstance(target, SoftTarget):
+            raise TypeError('PseudoLabelKLDivergence needs a target with probabilities, found '
+                            f'{type(target).__name__}: set soft=True in the labeler')
+        score = full_size_logits(logits, target, align_corners).log_softmax(dim=1)
+        loss = F.kl_div(score, target.probability, reduction='none').sum(dim=1)
+        return self.loss_weight * weighted_pixel_loss(loss, target.weight, target.valid, self.norm)

@@ -137,6 +137,8 @@ class SemiEncoderDecoder(EncoderDecoder):
                 raise ValueError('branches: update_bn=False does not go with activation checkpointing, whose repeated '
                                  f'forward moves the BN statistics; set with_cp=False (found in {repeated[0]})')
         self.unsup_loss = MODELS.build(unsup_loss or dict(type='PseudoLabelCrossEntropy'))
+        self.branch_losses = nn.ModuleList([
+            MODELS.build(branch.unsup_loss) if branch.unsup_loss else self.unsup_loss for branch in self.branches])
         self.start_iter, self.joint_forward, self.eval_with = start_iter, joint_forward, eval_with
         self.teacher_bn = teacher_bn
         self.tap = FeatureTap(self.decode_head, tap) if self.uses_tap else None
@@ -238,8 +240,7 @@ class SemiEncoderDecoder(EncoderDecoder):
     def _augment_labeled(self, inputs: SemiBatch, labels: Tensor, generator: torch.Generator) -> SemiBatch:
         if not self.labeled_augments.augments:
             return inputs
-        valid = labels != self.decode_head.ignore_index
-        view = View(inputs.labeled, Target(label=labels, weight=valid.float(), confidence=valid.float(), valid=valid))
+        view = self._labeled_view(inputs, labels)
         augmented = self.labeled_augments(view, generator)
         if augmented.target is not view.target:
             raise ValueError('labeled_augments move the labels, found '
@@ -256,6 +257,12 @@ class SemiEncoderDecoder(EncoderDecoder):
         """Runs the teacher on images [N, 3, H, W] in [0, 1]: in eval mode, its BN layers as ``teacher_bn`` says."""
         with batch_statistics(self.teacher) if self.teacher_bn == 'batch' else contextlib.nullcontext():
             return self._run(self.teacher, self.teacher_tap, images)
+
+    def _labeled_view(self, inputs: SemiBatch, labels: Tensor) -> View:
+        valid = labels != self.decode_head.ignore_index
+        target = Target(label=labels.masked_fill(~valid, 255), weight=valid.float(), confidence=valid.float(),
+                        valid=valid)
+        return View(inputs.labeled, target)
 
     @torch.no_grad()
     def pseudo_label(self, output: Output, batch: SemiBatch) -> Target:
@@ -274,8 +281,10 @@ class SemiEncoderDecoder(EncoderDecoder):
     @torch.no_grad()
     def strong_views(self, step: Step) -> List[View]:
         """One strong view per branch."""
-        view = View(step.batch.weak, step.target)
-        return [branch(view, step.generator) for branch in self.branches]
+        weak = View(step.batch.weak, step.target)
+        views = [weak.join(self._labeled_view(step.batch, step.labels)) if branch.labeled else weak
+                 for branch in self.branches]
+        return [branch(view, step.generator) for branch, view in zip(self.branches, views, strict=True)]
 
     @torch.no_grad()
     def move_teacher_statistics(self, step: Step) -> None:
@@ -336,10 +345,11 @@ class SemiEncoderDecoder(EncoderDecoder):
 
     def unsupervised_loss(self, step: Step) -> Dict[str, Tensor]:
         """Weighted cross-entropy of each strong view; its divisor is that of ``unsup_loss``."""
-        return {
-            f'unsup_{i}.loss_ce': branch.loss_weight * self.unsup_loss(out.logits, view.target, self.align_corners)
-            for i, (branch, out, view) in enumerate(zip(self.branches, step.out_mixed, step.mixed, strict=False))
-        }
+        losses = {}
+        for i, (out, view) in enumerate(zip(step.out_mixed, step.mixed, strict=True)):
+            weight = self.branches[i].weight(self._clock[2] - self.start_iter)
+            losses[f'unsup_{i}.loss_ce'] = weight * self.branch_losses[i](out.logits, view.target, self.align_corners)
+        return losses
 
     def extra_losses(self, step: Step) -> Dict[str, Tensor]:
         """A method's own terms; none in the base."""

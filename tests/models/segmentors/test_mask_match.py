@@ -179,3 +179,70 @@ def test_padding_changes_no_gradient(tiny_cfg, make_batch):
         model.unsupervised_loss(step)['unsup_0.loss_ce'].backward()
         gradients.append(model.decode_head.weight.grad)
     assert gradients[0].any() and torch.equal(*gradients)
+
+
+def test_soft_targets_of_the_masked_task(tiny_cfg, make_batch):
+    """KL(P || S) with P the mean over scales, pixel by pixel; the strong view keeps hard labels."""
+    labeler = dict(type='MultiScaleLabeler', scales=(1.0, 2.0),
+                   labeler=dict(type='ThresholdLabeler', threshold=0.3, soft=True))
+    soft = dict(masked(), unsup_loss=dict(type='PseudoLabelKLDivergence'))
+    model = build(tiny_cfg, STRONG, soft, labeler=labeler)
+    for module in model.modules():
+        if isinstance(module, _BatchNorm):
+            module.eval()
+    data = model.data_preprocessor(make_batch(), True)
+    model.begin_iter(0, 1, 0)
+    step = model.new_step(data['inputs'], data['data_samples'])
+    model.teacher_views(step)
+    step.target = model.pseudo_label(step.out_teacher, data['inputs'])
+    step.mixed = model.strong_views(step)
+    model.student_views(step)
+    losses = model.unsupervised_loss(step)
+
+    def full(logits):
+        return torch.nn.functional.interpolate(logits, (33, 33), mode='bilinear', align_corners=True).softmax(1)
+
+    weak, target = data['inputs'].weak, step.target
+    large = torch.nn.functional.interpolate(weak, (66, 66), mode='bilinear', align_corners=False)
+    logits = model.teacher_forward(large).logits
+    double = torch.nn.functional.interpolate(logits, (66, 66), mode='bilinear', align_corners=True).softmax(1)
+    double = torch.nn.functional.interpolate(double, (33, 33), mode='bilinear', align_corners=False)
+    p = (full(step.out_teacher.logits) + double) / 2
+    torch.testing.assert_close(target.probability, p, atol=1e-5, rtol=1e-4)
+    assert 0 < target.weight.mean() < 1
+    s = full(step.out_mixed[1].logits)
+    kl = (p * (p / s).log()).sum(1)
+    expected = 0.5 * (kl * target.weight).sum() / target.valid.sum()
+    torch.testing.assert_close(losses['unsup_1.loss_ce'], expected, atol=1e-5, rtol=1e-4)
+    hard = model.unsup_loss(step.out_mixed[0].logits, step.mixed[0].target, True)
+    torch.testing.assert_close(losses['unsup_0.loss_ce'], 0.5 * hard)
+    with pytest.raises(TypeError, match='set soft=True in the labeler'):
+        run_loss(build(tiny_cfg, soft), make_batch())
+
+
+def test_weight_of_the_masked_task_may_rise(tiny_cfg, make_batch):
+    ramped = dict(masked(), ramp_iters=4)
+    model, plain = build(tiny_cfg, ramped, start_iter=3), build(tiny_cfg, masked(), start_iter=3)
+    for iteration, share in ((3, 0.25), (4, 0.5), (6, 1), (9, 1)):
+        loss, full = (run_loss(copy.deepcopy(m), make_batch(), iteration)['unsup_0.loss_ce'] for m in (model, plain))
+        torch.testing.assert_close(loss, share * full)
+    with pytest.raises(ValueError, match='ramp_iters must be >= 0, found -1'):
+        build(tiny_cfg, dict(masked(), ramp_iters=-1))
+
+
+def test_masked_labeled_images(tiny_cfg, make_batch):
+    """The mean over the pixels of both kinds of images, with the ground truth of the labeled ones."""
+    model = build(tiny_cfg, dict(masked(), labeled=True), labeler=dict(type='ThresholdLabeler', threshold=2 / 7))
+    data = model.data_preprocessor(make_batch(), True)
+    model.begin_iter(0, 1, 0)
+    step = model.new_step(data['inputs'], data['data_samples'])
+    model.teacher_views(step)
+    step.target = model.pseudo_label(step.out_teacher, data['inputs'])
+    step.mixed = model.strong_views(step)
+    model.student_views(step)
+    assert len(step.out_mixed[0].logits) == 4 and len(step.out_labeled.logits) == 2
+    logits = torch.nn.functional.interpolate(step.out_mixed[0].logits, (33, 33), mode='bilinear', align_corners=True)
+    of_weak = torch.nn.functional.cross_entropy(logits[:2], step.target.label, reduction='none') * step.target.weight
+    of_labeled = torch.nn.functional.cross_entropy(logits[2:], step.labels, reduction='none', ignore_index=255)
+    expected = (of_weak.sum() + of_labeled.sum()) / (step.target.valid.sum() + (step.labels != 255).sum())
+    torch.testing.assert_close(model.unsupervised_loss(step)['unsup_0.loss_ce'], 0.5 * expected)
