@@ -1,5 +1,5 @@
 """The benchmark runner: what it reads from logs, how it merges and prints rows, and that it continues."""
-import importlib.util
+import importlib
 import json
 import os
 import re
@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import pytest
@@ -19,11 +20,12 @@ CAMVID = Path(os.environ.get('CAMVID_ROOT', ROOT / '../shared/data/camvid'))
 
 @pytest.fixture(scope='module')
 def bench():
-    """The script as a module."""
-    spec = importlib.util.spec_from_file_location('bench_camvid', TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    """Everything that the script is made of, under one name."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(TOOL.parent)
+        modules = [importlib.import_module(f'camvid_bench.{name}')
+                   for name in ('common', 'rows', 'results', 'report', 'jobs')]
+    return types.SimpleNamespace(**{name: value for module in modules for name, value in vars(module).items()})
 
 
 def made_up_row(bench, work_dir, method='pcr', profile='smoke', split='drives_24', seed=0):
@@ -175,7 +177,7 @@ def test_a_cut_off_checkpoint_is_passed_over(bench, tmp_path):
 def test_a_row_is_trained_by_one_process(bench, tmp_path):
     row = made_up_row(bench, tmp_path)
     row.dir.mkdir()
-    with bench._locked(row.dir, wait=False) as lock:
+    with bench.locked(row.dir, wait=False) as lock:
         assert lock is not None
         with pytest.raises(BlockingIOError, match='another process'):
             bench.Job(row, dict(os.environ))
