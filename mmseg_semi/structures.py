@@ -145,6 +145,7 @@ class Step:
         generator (torch.Generator): CPU generator seeded by (seed, rank, iteration); every draw of the step uses it.
         out_labeled (Output): Student on ``batch.labeled``.
         out_teacher (Output): Teacher on ``batch.weak``.
+        out_teacher_labeled (Output): Teacher on ``batch.labeled``, for methods that ask it.
         target (Target): Pseudo-label of ``batch.weak``.
         mixed (list[View]): One strong view per branch.
         out_mixed (list[Output]): Student on each strong view.
@@ -156,6 +157,7 @@ class Step:
     generator: torch.Generator
     out_labeled: Optional[Output] = None
     out_teacher: Optional[Output] = None
+    out_teacher_labeled: Optional[Output] = None
     target: Optional[Target] = None
     mixed: List[View] = field(default_factory=list)
     out_mixed: List[Output] = field(default_factory=list)

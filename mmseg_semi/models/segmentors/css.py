@@ -41,7 +41,7 @@ class CSS(SemiEncoderDecoder):
         L = L_s + L_u + lambda L_c
             L_s   supervised_loss        L_u   unsupervised_loss, published: by ImageWeightedCrossEntropy
             L_c   prototype_info_nce: hard pixels against rho and pixels of other classes (extra_losses)
-        rho_c <- alpha rho_c + (1 - alpha) mean of the student's z of class c over all ranks     update_prototypes
+        rho_c <- alpha rho_c + (1 - alpha) mean of z of class c over all ranks                   update_prototypes
         lambda = exp(ramp_mult (t / ramp_iters)^2), 0 from ramp_iters on                         contrast_weight
 
     In the labeled-only phase (``start_iter`` > 0) L_c and the prototypes see the labeled pixels.
@@ -60,6 +60,9 @@ class CSS(SemiEncoderDecoder):
         num_negatives (int): N, negatives per anchor.
         share_negatives (bool): Whether the anchors of a class share their negatives: the same expectation, cheaper.
         prototype_momentum (float): alpha, in [0, 1).
+        prototype_source (str): Whose z the prototypes average: ``'student'``, of labeled images and strong views
+            (released code); ``'teacher'``, of labeled images and weak views (paper, Eq. 2), but the student's in the
+            labeled-only phase.
         unseen (str): ``'mask'``: a class without prototype is never predicted; ``'zero'``: it has cosine 0 (published).
         ramp_mult (float): At most 0; 0 keeps lambda at 1.
         ramp_iters (int, optional): Length of the ramp, from ``start_iter`` on. Defaults to the rest of training.
@@ -85,6 +88,7 @@ class CSS(SemiEncoderDecoder):
                  num_negatives: int = 512,
                  share_negatives: bool = False,
                  prototype_momentum: float = 0.99,
+                 prototype_source: str = 'student',
                  unseen: str = 'mask',
                  ramp_mult: float = -5.0,
                  ramp_iters: Optional[int] = None,
@@ -100,6 +104,8 @@ class CSS(SemiEncoderDecoder):
             ('num_anchors', num_anchors, num_anchors >= 1, 'at least 1'),
             ('num_negatives', num_negatives, num_negatives >= 1, 'at least 1'),
             ('prototype_momentum', prototype_momentum, 0 <= prototype_momentum < 1, 'a number in [0, 1)'),
+            ('prototype_source', prototype_source, prototype_source in ('student', 'teacher'),
+             "'student' or 'teacher'"),
             ('unseen', unseen, unseen in ('mask', 'zero'), "'mask' or 'zero'"),
             ('ramp_mult', ramp_mult, ramp_mult <= 0, 'at most 0'),
             ('ramp_iters', ramp_iters, ramp_iters is None or ramp_iters > 0, 'positive or None'),
@@ -111,7 +117,7 @@ class CSS(SemiEncoderDecoder):
         self.tau_sim, self.tau_contrast = tau_sim, tau_contrast
         self.contrast_threshold, self.hard_threshold = contrast_threshold, hard_threshold
         self.sampling = dict(num_anchors=num_anchors, num_negatives=num_negatives, share_negatives=share_negatives)
-        self.prototype_momentum = prototype_momentum
+        self.prototype_momentum, self.prototype_source = prototype_momentum, prototype_source
         self.ramp_mult, self.ramp_iters, self.warmup_iters = ramp_mult, ramp_iters, warmup_iters
         head = dict(type='RepresentationHead', in_channels=self.tap.channels, norm_cfg=self.decode_head.norm_cfg)
         head.update(representation_head or {})
@@ -167,9 +173,9 @@ class CSS(SemiEncoderDecoder):
         return replace(out, tap=network.representation_head(out.tap))
 
     def teacher_views(self, step: Step) -> None:
-        """Lets the teacher's BN statistics see the labeled images too, except in ``'ori'`` (spec section 4 step 2)."""
-        if self.teacher_bn == 'batch' and self.variant != 'ori':
-            self.teacher_forward(step.batch.labeled)
+        """The teacher sees the labeled images too, for its BN statistics (not in ``'ori'``, spec section 4 step 2)."""
+        if self.prototype_source == 'teacher' or (self.teacher_bn == 'batch' and self.variant != 'ori'):
+            step.out_teacher_labeled = self.teacher_forward(step.batch.labeled)
         super().teacher_views(step)
 
     @torch.no_grad()
@@ -194,7 +200,10 @@ class CSS(SemiEncoderDecoder):
         labels += [self._contrast_label(view.target) for view in step.mixed]
         features, label, hard = zip(*map(self._contrast_inputs, outputs, labels), strict=True)
         features, label, hard = torch.cat(features), torch.cat(label), torch.cat(hard)
-        broken = update_prototypes(self.prototypes, self.prototype_seen, features, label, self.prototype_momentum)
+        by_teacher = self.prototype_source == 'teacher' and step.out_teacher is not None
+        broken = update_prototypes(self.prototypes, self.prototype_seen,
+                                   *(self._teacher_pixels(step) if by_teacher else (features, label)),
+                                   self.prototype_momentum)
         loss = prototype_info_nce(features, label, hard, self.prototypes, temperature=self.tau_contrast,
                                   generator=step.generator, **self.sampling)
         weight, valid = self.contrast_weight(), label != IGNORE
@@ -206,6 +215,13 @@ class CSS(SemiEncoderDecoder):
             'monitor.hard': (hard & valid).sum() / valid.sum().clamp(min=1),
             'monitor.not_finite': broken.float()
         }
+
+    def _teacher_pixels(self, step: Step) -> Tuple[Tensor, Tensor]:
+        """The teacher's representations [M, D] of labeled images and weak views, and their labels [M]."""
+        z = torch.cat([step.out_teacher_labeled.tap, step.out_teacher.tap])
+        labeled = step.labels.masked_fill(step.labels == self.decode_head.ignore_index, IGNORE)
+        label = torch.cat([labeled, self._contrast_label(step.target)])
+        return z.permute(0, 2, 3, 1).flatten(0, 2), nearest_grid(label, z.shape[2:]).flatten()
 
     def _contrast_label(self, target: Target) -> Tensor:
         """Label of the contrastive loss where it is valid, else 255 (the row "valid mask" of spec section 3)."""

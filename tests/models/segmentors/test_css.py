@@ -267,6 +267,35 @@ def test_degenerate_batches(tiny_cfg, make_batch, variant, case):
         assert losses['decode.loss_ce'] == 0
 
 
+def test_prototypes_of_the_teacher(tiny_cfg, make_batch):
+    """Eq. 2 of the paper: the mean of the teacher's z of labeled images and weak views, pixel by pixel."""
+    model, batch = build(tiny_cfg, prototype_source='teacher').eval(), make_batch()
+    twin = copy.deepcopy(model)
+    for parameter in model.representation_head.parameters():
+        parameter.data.add_(1)  # the student's z must not count
+    run_loss(model, batch)
+    data = twin.data_preprocessor(copy.deepcopy(batch), True)
+    inputs = data['inputs']
+    twin.begin_iter(0, 1, 0)
+    step = twin.new_step(inputs, data['data_samples'])
+    with torch.no_grad():
+        logits, z = zip(*(forward(twin.teacher, twin.teacher.representation_head, images, twin)
+                          for images in (inputs.labeled, inputs.weak)), strict=True)
+    z = torch.cat(z)
+    k_lgt, y_lgt = up(logits[1], (33, 33)).softmax(1).max(1)
+    y_rep = similarity(z[2:], twin.prototypes, twin.prototype_seen, 0.5, (33, 33)).argmax(1)
+    fits = (y_lgt == y_rep) & (k_lgt >= twin.contrast_threshold) & inputs.valid
+    label = torch.cat([step.labels, torch.where(fits, y_lgt, 255)])
+    small = F.interpolate(label[:, None].double(), z.shape[2:])[:, 0].long()
+    for c in range(4):
+        mean = z.permute(0, 2, 3, 1)[small == c].mean(0)
+        expected = 0.99 * twin.prototypes[c] + 0.01 * mean if c < 3 else mean
+        torch.testing.assert_close(model.prototypes[c], expected, atol=1e-6, rtol=1e-5)
+    labeled_only = build(tiny_cfg, prototype_source='teacher', start_iter=5)
+    run_loss(labeled_only, batch)
+    assert labeled_only.prototype_seen.all()
+
+
 def test_another_unsupervised_loss_fits(tiny_cfg, make_batch):
     """The paper's Eq. 8: confident pixels only, instead of a weight per image."""
     model = build(tiny_cfg, unsup_loss=dict(type='PseudoLabelCrossEntropy'),
@@ -328,7 +357,8 @@ def test_a_whole_step_never_reads_a_value(tiny_cfg, make_batch, variant, monkeyp
 
 @pytest.mark.parametrize('option, value', [
     ('variant', 'both'), ('tau_sim', 0), ('tau_contrast', -1), ('contrast_threshold', 2), ('hard_threshold', -.1),
-    ('num_anchors', 0), ('num_negatives', 0), ('prototype_momentum', 1), ('unseen', 'skip'), ('ramp_mult', 5),
+    ('num_anchors', 0), ('num_negatives', 0), ('prototype_momentum', 1), ('prototype_source', 'both'),
+    ('unseen', 'skip'), ('ramp_mult', 5),
     ('ramp_iters', 0), ('warmup_iters', -1)])
 def test_bad_options_name_themselves(tiny_cfg, option, value):
     with pytest.raises(ValueError, match=f'CSS.{option} must be .*, found {value!r}'):
