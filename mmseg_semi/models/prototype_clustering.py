@@ -1,9 +1,11 @@
 """First prototypes: pixels of the labeled images, clustered within each class (PCR spec section 3)."""
+import logging
 import warnings
 from typing import Callable, Dict, Iterable, Tuple
 
 import numpy as np
 import torch
+from mmengine.logging import print_log
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
@@ -129,6 +131,9 @@ def cluster(reservoir: PixelReservoir, num_prototypes: int, channels: int, seed:
         raw = torch.stack(features)
         distinct = torch.unique(raw, dim=0)
         if len(distinct) <= num_prototypes:
+            if len(distinct) < num_prototypes:
+                print_log(f'Prototypes: class {label} has {len(distinct)} distinct labeled pixels for '
+                          f'{num_prototypes} prototypes; the last one fills up.', 'current', level=logging.WARNING)
             bank[label] = torch.cat([distinct, distinct[-1:].expand(num_prototypes - len(distinct), -1)])
             continue
         unit = torch.nn.functional.normalize(raw, dim=1, eps=1e-12).numpy().astype(np.float32)

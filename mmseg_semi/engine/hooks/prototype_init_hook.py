@@ -1,7 +1,7 @@
 """Gives PCR its first prototypes."""
 import copy
 from pathlib import Path
-from typing import Iterator, Optional, Tuple
+from typing import Iterator, Optional, Sequence, Tuple
 
 import torch
 from mmengine.dist import all_gather_object, broadcast, get_dist_info
@@ -25,6 +25,21 @@ def labeled_samples(cfg, rank: int = 0, world_size: int = 1) -> Iterator[dict]:
         yield dataset[i]
 
 
+def pad_label(label: Tensor, image: Sequence[int], padded: Sequence[int]) -> Tensor:
+    """Adds to a label map what ``data_preprocessor.test_cfg`` added to its image at the bottom and right.
+
+    Args:
+        label (Tensor): [H, W]; the image may have been resized since.
+        image (Sequence[int]): Height and width of the image.
+        padded (Sequence[int]): The same after padding.
+
+    Returns:
+        Tensor: [H', W'] with 255 in the padding.
+    """
+    bottom, right = (round(side * new / old) - side for side, old, new in zip(label.shape, image, padded, strict=True))
+    return torch.nn.functional.pad(label, (0, right, 0, bottom), value=255)
+
+
 def cluster_labeled_pixels(model: PCR, cfg, seed: int) -> Tuple[Tensor, Tensor]:
     """Runs the student over the labeled images and clusters its features on rank 0.
 
@@ -43,7 +58,9 @@ def cluster_labeled_pixels(model: PCR, cfg, seed: int) -> Tuple[Tensor, Tensor]:
     def network_inputs() -> Iterator[Tuple[Tensor, Tensor]]:
         for sample in labeled_samples(cfg, rank, world_size):
             batch = dict(inputs=[sample['inputs']], data_samples=[sample['data_samples']])
-            yield (model.data_preprocessor(batch, False)['inputs'], sample['data_samples'].gt_sem_seg.data.squeeze(0))
+            inputs = model.data_preprocessor(batch, False)['inputs']
+            label = sample['data_samples'].gt_sem_seg.data.squeeze(0)
+            yield inputs, pad_label(label, sample['inputs'].shape[1:], inputs.shape[2:])
 
     def feature_of(image: Tensor) -> Tensor:
         model.decode_head(model.extract_feat(image))

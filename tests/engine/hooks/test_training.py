@@ -8,6 +8,8 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 
+from mmseg_semi.engine.hooks.prototype_init_hook import cluster_labeled_pixels, pad_label
+
 CLASSES = ('a', 'b', 'c', 'd')
 
 
@@ -165,6 +167,25 @@ def test_prototypes_are_clustered_when_the_semi_phase_starts(make_cfg):
     assert flags == [False, False, True, True]
     assert recorder.student[-1]['prototype_head.class_valid'].all()
     assert not torch.equal(recorder.student[2]['prototype_head.bank'], recorder.student[3]['prototype_head.bank'])
+
+
+def test_prototypes_of_padded_inputs(make_cfg):
+    """With 1x1 convolutions padding at test time changes no feature, so it must not change the prototypes."""
+    banks = []
+    for pad in (None, dict(size=(48, 40))):
+        cfg = make_cfg(f'pad{bool(pad)}')
+        cfg.model.data_preprocessor.test_cfg = pad
+        cfg.model.auxiliary_head = None
+        model = Runner.from_cfg(cfg).model
+        torch.manual_seed(0)
+        model.extract_feat = lambda x: x
+        model.decode_head.forward = lambda x, head=model.decode_head: head.conv_seg(x.repeat(1, 4, 1, 1))
+        banks.append(cluster_labeled_pixels(model, cfg, seed=0)[0])
+    assert banks[0].any()
+    torch.testing.assert_close(banks[1], banks[0])
+    label = pad_label(torch.zeros(66, 66), (33, 33), (48, 40))
+    assert label.shape == (96, 80) and not label[:66, :66].any()
+    assert (label[66:] == 255).all() and (label[:, 66:] == 255).all()
 
 
 def test_a_stopped_run_resumes_to_the_same_weights(make_cfg):
