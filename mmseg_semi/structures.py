@@ -29,7 +29,7 @@ class Target:
     """A pseudo-label. Never ground truth.
 
     Attributes:
-        label (Tensor): [N, H, W] int64 in 0..C-1.
+        label (Tensor): [N, H, W] int64 in 0..C-1, or 255 where the weight is 0.
         weight (Tensor): [N, H, W] float32 in [0, 1]; 0 on padding and on rejected pixels.
         confidence (Tensor): [N, H, W] float32 in [0, 1], the labeler's score of ``label``.
         valid (Tensor): [N, H, W] bool, false on padding.
@@ -44,7 +44,7 @@ class Target:
         return replace(self, **{f.name: function(getattr(self, f.name)) for f in fields(self)})
 
     def pad_outside(self, region: Tensor) -> 'Target':
-        """The same target, but padding outside a region [N, H, W] bool: label 255, all else 0."""
+        """The same target of one image, maps of [..., H, W], but padding outside a region [H, W] bool."""
         return replace(self, **{f.name: getattr(self, f.name).masked_fill(~region, f.metadata.get('padding', 0))
                                 for f in fields(self)})
 
@@ -103,7 +103,14 @@ class View:
         return View(take(self.images), self.target.map(take))
 
     def join(self, other: 'View') -> 'View':
-        """The images of both with the maps that every :class:`Target` has."""
+        """The images of both.
+
+        Raises:
+            TypeError: If a target is more than a :class:`Target`, since the other has nothing to fill its maps with.
+        """
+        if type(self.target) is not Target:
+            raise TypeError('branches[i].labeled=True goes with plain pseudo-labels, found '
+                            f'{type(self.target).__name__} (soft=True, or CSS cross)')
         maps = {f.name: torch.cat([getattr(self.target, f.name), getattr(other.target, f.name)])
                 for f in fields(Target)}
         return View(torch.cat([self.images, other.images]), Target(**maps))

@@ -13,10 +13,14 @@ NAMES = ('running_mean', 'running_var', 'num_batches_tracked')
 def batch_statistics(network: nn.Module) -> Iterator[None]:
     """Inside, BN layers of a network in eval mode normalize by the batch and move their statistics; dropout stays off.
 
+    Layers that the network keeps in eval mode while it trains (``norm_eval``, ``frozen_stages``) stay in it.
+
     Args:
         network (nn.Module): BN and SyncBN layers in it are affected.
     """
-    layers = [m for m in network.modules() if isinstance(m, _BatchNorm)]
+    network.train()
+    layers = [m for m in network.modules() if isinstance(m, _BatchNorm) and m.training]
+    network.eval()
     for layer in layers:
         layer.train()
     try:

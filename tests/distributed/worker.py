@@ -34,7 +34,8 @@ def model_cfg(case: str) -> ConfigDict:
         cfg.update(type='CSS', variant='ori' if case == 'css ori' else 'mix', num_anchors=8, num_negatives=8,
                    representation_head=dict(channels=8, out_channels=6, norm_cfg=dict(type='GN', num_groups=2)),
                    unsup_loss=dict(type='ImageWeightedCrossEntropy', threshold=0.3), joint_forward=False,
-                   contrast_threshold=0., ramp_iters=1 if case == 'css ori' else 10, warmup_iters=0)
+                   contrast_threshold=0., ramp_mult=-5, ramp_iters=1 if case == 'css ori' else 10, warmup_iters=0,
+                   prototype_source='teacher' if case == 'css ori' else 'student')
     else:
         cfg.update(type='PCR', prototype_head=dict(num_prototypes=2, grid_size=8))
     norm = dict(type='GN', num_groups=2)

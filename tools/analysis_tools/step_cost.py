@@ -100,7 +100,7 @@ class Bench:
             raise TypeError(f'step_cost needs a semi-supervised config; its model.type is {cfg.model.type!r}')
         self.model.copy_student_to_teacher()
         self.model.to(device).train()
-        self.model.begin_train(cfg.train_cfg.max_iters)
+        self.model.begin_train(cfg.train_cfg.get('max_iters', 10**6))
         if hasattr(self.model, 'prototype_head'):
             head = self.model.prototype_head
             head.set_bank(torch.randn_like(head.bank), torch.ones_like(head.class_valid))
@@ -123,8 +123,8 @@ class Bench:
     def _record_shapes(self) -> None:
         for name, shapes in (('teacher_forward', self.teacher_shapes), ('student_forward', self.student_shapes)):
             forward = getattr(self.model, name)
-            setattr(self.model, name, lambda images, forward=forward, shapes=shapes:
-                    (shapes.append(tuple(images.shape)), forward(images))[1])
+            setattr(self.model, name, lambda images, forward=forward, shapes=shapes, **kwargs:
+                    (shapes.append(tuple(images.shape)), forward(images, **kwargs))[1])
         self.step()
         del self.model.teacher_forward, self.model.student_forward
 

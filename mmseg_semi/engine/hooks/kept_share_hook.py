@@ -38,5 +38,6 @@ class KeptShareHook(Hook):
         if kept < self.floor:
             runner.logger.warning(
                 f'The teacher kept only {kept:.2%} of the unlabeled pixels over the last {self.interval} iterations. '
-                'Lower labeler.threshold, raise model.start_iter so that the student is better when the teacher '
-                'starts, or lower EMATeacherHook.decay if the run is short (its memory is 1 / (1 - decay) steps).')
+                'Lower labeler.threshold (in CSS mix the two predictions disagree: look at monitor.classes), raise '
+                'model.start_iter so that the student is better when the teacher starts, or lower '
+                'EMATeacherHook.decay if the run is short (its memory is 1 / (1 - decay) steps).')

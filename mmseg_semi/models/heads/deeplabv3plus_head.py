@@ -27,6 +27,9 @@ class DeepLabV3PlusHead(ASPPHead):
         bottleneck_kernel (int): Size of the convolution that fuses the ASPP, odd. Defaults to 3.
         num_convs (int): 3x3 convolutions before ``conv_seg``, at least 1. Defaults to 2.
         **kwargs: Of mmseg's ``ASPPHead``; ``dropout_ratio`` also applies to the hidden layers.
+
+    Raises:
+        ValueError: If ``num_convs`` or ``bottleneck_kernel`` is out of its range.
     """
 
     #: What a :class:`FeatureTap` reads unless told otherwise.
@@ -40,6 +43,9 @@ class DeepLabV3PlusHead(ASPPHead):
                  num_convs: int = 2,
                  **kwargs) -> None:
         super().__init__(**kwargs)
+        if num_convs < 1 or bottleneck_kernel < 1 or bottleneck_kernel % 2 == 0:
+            raise ValueError('DeepLabV3PlusHead: num_convs must be at least 1 and bottleneck_kernel odd, found '
+                             f'num_convs={num_convs}, bottleneck_kernel={bottleneck_kernel}')
         layer = dict(conv_cfg=self.conv_cfg, norm_cfg=self.norm_cfg, act_cfg=self.act_cfg)
         dropout = nn.Dropout2d(self.dropout_ratio) if self.dropout_ratio > 0 else nn.Identity()
         self.hidden_dropout = dropout

@@ -146,6 +146,11 @@ def negative_logsumexp(anchors: Tensor, features: Tensor, sampler: NegativeSampl
     return value, gradient
 
 
+def _generator_on(device: torch.device, source: torch.Generator) -> Optional[torch.Generator]:
+    seed = int(torch.randint(2**63 - 1, (), generator=source))
+    return None if device.type == 'meta' else torch.Generator(device).manual_seed(seed)
+
+
 def prototype_info_nce(features: Tensor,
                        label: Tensor,
                        hard: Tensor,
@@ -177,8 +182,8 @@ def prototype_info_nce(features: Tensor,
         temperature (float): tau > 0.
         share_negatives (bool): The Q anchors of a class share one set of N negatives. The law of each anchor, hence
             expected loss and gradient, stay the same; much cheaper.
-        generator (torch.Generator, optional): For the draws, on the CPU or on the device of the features; by default
-            the device's own.
+        generator (torch.Generator, optional): For the draws; by default the device's own. One on the CPU seeds another
+            one on the device of the features: the draws are too many to send.
 
     Returns:
         Tensor: Scalar; exactly 0 and connected to the graph with less than two classes or without hard pixels.
@@ -187,10 +192,11 @@ def prototype_info_nce(features: Tensor,
     with torch.autocast(device.type, enabled=False):
         pools = class_pools(label, hard, classes)
         sampler = NegativeSampler(pools, prototypes, temperature)
-        where = generator.device if generator is not None else device
+        if generator is not None and generator.device != device:
+            generator = _generator_on(device, generator)
         sets = 1 if share_negatives else num_anchors  # of negatives per class
         # In float64: float32 would prefer some of a hundred thousand pixels to others.
-        u_anchor, u = (torch.rand(shape, dtype=torch.float64, device=where, generator=generator).to(device)
+        u_anchor, u = (torch.rand(shape, dtype=torch.float64, device=device, generator=generator)
                        for shape in ((classes, num_anchors), (classes * sets, num_negatives)))
 
         used = sampler.trainable()

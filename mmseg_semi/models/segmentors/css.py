@@ -1,11 +1,12 @@
 """CSS: logits and representations supervise together."""
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Dict, List, Optional, Tuple
 
 import torch
 from mmengine.logging import print_log
 from mmseg.models import EncoderDecoder
+from mmseg.models.utils import resize
 from torch import Tensor
 
 from mmseg_semi.models.feature_tap import FeatureTap
@@ -51,11 +52,12 @@ class CSS(SemiEncoderDecoder):
             labels the other's loss. ``'ori'``: the logits label both (the paper's baseline).
         representation_head (dict, optional): :class:`RepresentationHead`; ``in_channels`` defaults to the tap's,
             ``norm_cfg`` to the decode head's.
-        tau_sim (float): tau_s, temperature of J, > 0. Whether a threshold can be met depends on it: a message at the
-            start of training tells.
+        tau_sim (float, optional): tau_s, temperature of J, > 0. Whether a threshold can be met depends on it: a message
+            at the start of training tells. Defaults to 0.1 in ``'cross'``, else 0.5.
         tau_contrast (float): tau_c, temperature of L_c, > 0.
         contrast_threshold (float): delta_w: an unlabeled pixel enters L_c and the prototypes from this confidence on.
-        hard_threshold (float): delta_s: pixels the student is less sure of may be anchors.
+        hard_threshold (float, optional): delta_s: pixels the student is less sure of may be anchors. Defaults to 0.97
+            in ``'ori'``, else 0.8.
         num_anchors (int): Q, anchors per class.
         num_negatives (int): N, negatives per anchor.
         share_negatives (bool): Whether the anchors of a class share their negatives: the same expectation, cheaper.
@@ -64,14 +66,15 @@ class CSS(SemiEncoderDecoder):
             (released code); ``'teacher'``, of labeled images and weak views (paper, Eq. 2), but the student's in the
             labeled-only phase.
         unseen (str): ``'mask'``: a class without prototype is never predicted; ``'zero'``: it has cosine 0 (published).
-        ramp_mult (float): At most 0; 0 keeps lambda at 1.
+        ramp_mult (float, optional): At most 0; 0 keeps lambda at 1. Defaults to 0 in ``'ori'``, else -5.
         ramp_iters (int, optional): Length of the ramp, from ``start_iter`` on. Defaults to the rest of training.
         warmup_iters (int, optional): ``'cross'`` labels as ``'ori'`` before this iteration. Defaults to 10 % of
             training; the other variants have none.
-        **kwargs: Of :class:`SemiEncoderDecoder`.
+        **kwargs: Of :class:`SemiEncoderDecoder`; ``unsup_loss`` defaults to :class:`ImageWeightedCrossEntropy`.
 
     Raises:
-        ValueError: If an option is unknown or out of its range.
+        ValueError: If an option is unknown or out of its range; when a checkpoint is loaded, if its prototypes have
+            another shape.
     """
 
     uses_tap = True
@@ -80,21 +83,25 @@ class CSS(SemiEncoderDecoder):
                  *args,
                  variant: str = 'mix',
                  representation_head: Optional[dict] = None,
-                 tau_sim: float = 0.5,
+                 unsup_loss: Optional[dict] = None,
+                 tau_sim: Optional[float] = None,
                  tau_contrast: float = 0.5,
                  contrast_threshold: float = 0.7,
-                 hard_threshold: float = 0.8,
+                 hard_threshold: Optional[float] = None,
                  num_anchors: int = 256,
                  num_negatives: int = 512,
                  share_negatives: bool = False,
                  prototype_momentum: float = 0.99,
                  prototype_source: str = 'student',
                  unseen: str = 'mask',
-                 ramp_mult: float = -5.0,
+                 ramp_mult: Optional[float] = None,
                  ramp_iters: Optional[int] = None,
                  warmup_iters: Optional[int] = None,
                  **kwargs) -> None:
-        super().__init__(*args, **kwargs)
+        super().__init__(*args, unsup_loss=unsup_loss or dict(type='ImageWeightedCrossEntropy'), **kwargs)
+        tau_sim = tau_sim if tau_sim is not None else 0.1 if variant == 'cross' else 0.5
+        hard_threshold = hard_threshold if hard_threshold is not None else 0.97 if variant == 'ori' else 0.8
+        ramp_mult = ramp_mult if ramp_mult is not None else 0.0 if variant == 'ori' else -5.0
         for name, value, fits, expected in (
             ('variant', variant, variant in ('ori', 'mix', 'cross'), "'ori', 'mix' or 'cross'"),
             ('tau_sim', tau_sim, tau_sim > 0, 'a positive number'),
@@ -119,6 +126,7 @@ class CSS(SemiEncoderDecoder):
         self.sampling = dict(num_anchors=num_anchors, num_negatives=num_negatives, share_negatives=share_negatives)
         self.prototype_momentum, self.prototype_source = prototype_momentum, prototype_source
         self.ramp_mult, self.ramp_iters, self.warmup_iters = ramp_mult, ramp_iters, warmup_iters
+        self._ramp, self._warmup = ramp_iters, warmup_iters  # None until training begins
         head = dict(type='RepresentationHead', in_channels=self.tap.channels, norm_cfg=self.decode_head.norm_cfg)
         head.update(representation_head or {})
         self.representation_head = MODELS.build(head)
@@ -127,15 +135,20 @@ class CSS(SemiEncoderDecoder):
         self.register_buffer('prototypes', torch.zeros(self.num_classes, self.representation_head.out_channels))
         self.register_buffer('prototype_seen', torch.zeros(self.num_classes, dtype=torch.bool))
 
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
+        found = state_dict.get(f'{prefix}prototypes')
+        if found is not None and found.shape != self.prototypes.shape:
+            # A loader that is not strict would skip the prototypes and still take which of them were seen.
+            raise ValueError('CSS: the checkpoint holds prototypes of shape (classes, channels) = '
+                             f'{tuple(found.shape)}, this model expects {tuple(self.prototypes.shape)}')
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
     # ---- schedules ----------------------------------------------------------------------------------------------
 
     def begin_train(self, max_iters: int) -> None:
         """Fills in the lengths that depend on that of training, and says whether the thresholds on J can be met."""
-        super().begin_train(max_iters)
-        if self.ramp_iters is None:
-            self.ramp_iters = max_iters - self.start_iter
-        if self.warmup_iters is None:
-            self.warmup_iters = max_iters // 10
+        self._ramp = max_iters - self.start_iter if self.ramp_iters is None else self.ramp_iters
+        self._warmup = max_iters // 10 if self.warmup_iters is None else self.warmup_iters
         self._report_range()
 
     def _report_range(self) -> None:
@@ -148,9 +161,9 @@ class CSS(SemiEncoderDecoder):
             f'CSS: with tau_sim={self.tau_sim} and {self.num_classes} classes the softmax similarity is at most '
             f'{bound:.3f}; {orthogonal:.3f} for a pixel on its prototype, orthogonal to the others.', 'current')
         checks = [('hard_threshold', self.hard_threshold, 'every valid pixel is an anchor candidate')]
-        if self.variant == 'cross' and isinstance(self.unsup_loss, ImageWeightedCrossEntropy):
-            threshold = self.unsup_loss.threshold
-            checks.append(('unsup_loss.threshold', threshold, 'the unsupervised loss is 0 after warm-up'))
+        if self.variant == 'cross':
+            checks += [('unsup_loss.threshold', loss.threshold, 'the unsupervised loss is 0 after warm-up')
+                       for loss in self.branch_losses if isinstance(loss, ImageWeightedCrossEntropy)]
         for name, threshold, consequence in checks:
             if bound < threshold:
                 print_log(f'CSS: {name}={threshold} can never be reached, so {consequence}; lower tau_sim '
@@ -158,12 +171,12 @@ class CSS(SemiEncoderDecoder):
 
     def contrast_weight(self) -> float:
         """lambda of this iteration, in [0, 1]; 1 in the labeled-only phase."""
-        share = max(self._clock[2] - self.start_iter, 0) / self.ramp_iters
+        share = max(self._clock[2] - self.start_iter, 0) / self._ramp
         return math.exp(self.ramp_mult * share**2) if share < 1 or self.ramp_mult == 0 else 0.0
 
     @property
     def _warming_up(self) -> bool:
-        return self._clock[2] < self.warmup_iters
+        return self._clock[2] < self._warmup
 
     # ---- slots of the step --------------------------------------------------------------------------------------
 
@@ -173,7 +186,8 @@ class CSS(SemiEncoderDecoder):
         return replace(out, tap=network.representation_head(out.tap))
 
     def teacher_views(self, step: Step) -> None:
-        """The teacher sees the labeled images too, for its BN statistics (not in ``'ori'``, spec section 4 step 2)."""
+        """Shows the teacher the labeled images too: for its BN statistics (not in ``'ori'``, spec section 4 step 2), or
+        for the prototypes."""
         if self.prototype_source == 'teacher' or (self.teacher_bn == 'batch' and self.variant != 'ori'):
             step.out_teacher_labeled = self.teacher_forward(step.batch.labeled)
         super().teacher_views(step)
@@ -187,11 +201,13 @@ class CSS(SemiEncoderDecoder):
                                                  self.unseen, self.align_corners)
         label, confidence, label_con, confidence_con = collaborate(own.label, own.confidence, y_rep, k_rep,
                                                                    self.variant, self._warming_up)
-        label = label.masked_fill(own.weight == 0, IGNORE)
+        # What the labeler rejects has weight 0; the contrast has a threshold of its own.
+        label = label.masked_fill(~batch.valid, IGNORE)
         target = replace(own, label=label, weight=own.weight * (label != IGNORE), confidence=confidence)
         if self.variant != 'cross':
             return target
-        return TwoSpaceTarget(**vars(target), contrast_label=label_con, contrast_confidence=confidence_con)
+        maps = {f.name: getattr(target, f.name) for f in fields(Target)}
+        return TwoSpaceTarget(**maps, contrast_label=label_con, contrast_confidence=confidence_con)
 
     def extra_losses(self, step: Step) -> Dict[str, Tensor]:
         """L_c and the prototype update (spec section 4 steps 5 and 8 to 10)."""
@@ -210,7 +226,7 @@ class CSS(SemiEncoderDecoder):
         present = loss.new_zeros(self.num_classes + 1).scatter_(0, label.clamp(max=self.num_classes), 1)
         return {
             'contrast.loss_nce': weight * loss,
-            'monitor.contrast_weight': loss.new_tensor(weight),
+            'monitor.contrast_weight': loss.new_full((), weight),
             'monitor.classes': present[:-1].sum(),
             'monitor.hard': (hard & valid).sum() / valid.sum().clamp(min=1),
             'monitor.not_finite': broken.float()
@@ -235,7 +251,9 @@ class CSS(SemiEncoderDecoder):
         label = nearest_grid(label, out.tap.shape[2:])
         with torch.no_grad():
             if self.variant == 'ori':
-                probability = out.logits.float().softmax(dim=1)
+                logits = resize(out.logits.float(), size=out.tap.shape[2:], mode='bilinear',
+                                align_corners=self.align_corners, warning=False)
+                probability = logits.softmax(dim=1)
             else:
                 cosine = cosine_map(out.tap, self.prototypes)
                 probability = softmax_similarity(cosine, self.prototype_seen, self.tau_sim, self.unseen)
@@ -246,9 +264,9 @@ class CSS(SemiEncoderDecoder):
     def monitors(self, step: Step) -> Dict[str, Tensor]:
         """Also the mean image weight w_b; ``monitor.kept`` is the share of pixels with a label: agreement, in mix."""
         monitors = super().monitors(step)
-        if isinstance(self.unsup_loss, ImageWeightedCrossEntropy):
-            for i, view in enumerate(step.mixed):
-                monitors[f'monitor.image_weight_{i}'] = self.unsup_loss.weights(view.target).mean()
+        for i, (loss, view) in enumerate(zip(self.branch_losses, step.mixed, strict=False)):
+            if isinstance(loss, ImageWeightedCrossEntropy):
+                monitors[f'monitor.image_weight_{i}'] = loss.weights(view.target).mean()
         return monitors
 
     # ---- prediction ---------------------------------------------------------------------------------------------

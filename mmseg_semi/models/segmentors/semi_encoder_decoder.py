@@ -179,8 +179,7 @@ class SemiEncoderDecoder(EncoderDecoder):
     # ---- one training step --------------------------------------------------------------------------------------
 
     def begin_train(self, max_iters: int) -> None:
-        """Tells the model how long training lasts; called by :class:`EMATeacherHook`."""
-        self.max_iters = max_iters
+        """Tells the model how long training lasts; called by :class:`EMATeacherHook`. The base has no use for it."""
 
     def begin_iter(self, iteration: int, seed: int, rank: int) -> None:
         """Tells the model where training stands; called by :class:`EMATeacherHook` before each iteration."""
@@ -245,7 +244,7 @@ class SemiEncoderDecoder(EncoderDecoder):
         if augmented.target is not view.target:
             raise ValueError('labeled_augments move the labels, found '
                              f'{[type(a).__name__ for a in self.labeled_augments.augments]}; expected photometric '
-                             'augments only: put geometric transforms into the labeled pipeline')
+                             'augments that train on all pixels; geometric transforms belong into the pipeline')
         return replace(inputs, labeled=augmented.images)
 
     def teacher_views(self, step: Step) -> None:
@@ -253,9 +252,16 @@ class SemiEncoderDecoder(EncoderDecoder):
         step.out_teacher = self.teacher_forward(step.batch.weak)
 
     @torch.no_grad()
-    def teacher_forward(self, images: Tensor) -> Output:
-        """Runs the teacher on images [N, 3, H, W] in [0, 1]: in eval mode, its BN layers as ``teacher_bn`` says."""
-        with batch_statistics(self.teacher) if self.teacher_bn == 'batch' else contextlib.nullcontext():
+    def teacher_forward(self, images: Tensor, track: bool = True) -> Output:
+        """Runs the teacher on images [N, 3, H, W] in [0, 1]: in eval mode, its BN layers as ``teacher_bn`` says.
+
+        With ``track=False`` its statistics stay as they are.
+        """
+        with contextlib.ExitStack() as modes:
+            if self.teacher_bn == 'batch':
+                modes.enter_context(batch_statistics(self.teacher))
+            if not track:
+                modes.enter_context(untracked_statistics(self.teacher))
             return self._run(self.teacher, self.teacher_tap, images)
 
     def _labeled_view(self, inputs: SemiBatch, labels: Tensor) -> View:
@@ -273,7 +279,8 @@ class SemiEncoderDecoder(EncoderDecoder):
 
         def predict(size: tuple, flip: bool) -> Tensor:
             images = resize(batch.weak, size=size, mode='bilinear', align_corners=False)
-            logits = full(self.teacher_forward(images.flip(3) if flip else images).logits, size)
+            # Rescaled images look unlike those that the statistics are for.
+            logits = full(self.teacher_forward(images.flip(3) if flip else images, track=False).logits, size)
             return logits.flip(3) if flip else logits
 
         return self.labeler(full(output.logits, tuple(batch.valid.shape[1:])), batch.valid, predict)

@@ -145,6 +145,7 @@ def test_step_equals_a_slow_reference(tiny_cfg, make_batch, variant):
     model.eval()  # batch statistics are another test
     twin = copy.deepcopy(model)
     twin.tap, twin.teacher_tap = model.tap.__class__(twin.decode_head), model.tap.__class__(twin.teacher.decode_head)
+    model.ramp_mult = twin.ramp_mult = -5
     losses = run_loss(model, batch, iteration=3)
     loss_s, loss_u, loss_c, rho, hard = reference_step(twin, batch, variant)
     torch.testing.assert_close(losses['decode.loss_ce'], loss_s, atol=1e-5, rtol=1e-5)
@@ -161,6 +162,59 @@ def test_step_equals_a_slow_reference(tiny_cfg, make_batch, variant):
         torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-4, msg=name)
         if theirs.requires_grad:
             assert theirs.grad is not None, name
+
+
+def test_defaults_depend_on_the_variant(tiny_cfg):
+    found = [(m.tau_sim, m.hard_threshold, m.ramp_mult) for m in (build(tiny_cfg, variant=v) for v in VARIANTS)]
+    assert found == [(0.5, 0.97, 0), (0.5, 0.8, -5), (0.1, 0.8, -5)]
+    assert type(build(tiny_cfg, unsup_loss=None).unsup_loss).__name__ == 'ImageWeightedCrossEntropy'
+    cross = build(tiny_cfg, variant='cross', warmup_iters=None)
+    cross.begin_train(40)
+    for iteration, warm in ((3, True), (4, False)):
+        cross.begin_iter(iteration, 0, 0)
+        assert cross._warming_up == warm
+
+
+@pytest.mark.parametrize('variant', VARIANTS)
+def test_the_labelers_threshold_leaves_the_contrast_alone(tiny_cfg, make_batch, variant):
+    labels = []
+    for threshold in (0., 0.4):
+        model = build(tiny_cfg, variant=variant, labeler=dict(type='ThresholdLabeler', threshold=threshold)).eval()
+        data = model.data_preprocessor(make_batch(), True)
+        model.begin_iter(0, 1, 0)
+        target = model.pseudo_label(model.teacher_forward(data['inputs'].weak), data['inputs'])
+        labels.append((model._contrast_label(target), target.weight))
+    assert torch.equal(labels[0][0], labels[1][0]) and (labels[0][0] != 255).any()
+    assert 0 < labels[1][1].sum() < labels[0][1].sum()
+
+
+def test_prototypes_of_another_width_are_refused(tiny_cfg):
+    state = build(tiny_cfg).state_dict()
+    other = build(tiny_cfg, representation_head=dict(channels=8, out_channels=12))
+    with pytest.raises(ValueError, match=r'prototypes of shape .* \(4, 6\), this model expects \(4, 12\)'):
+        other.load_state_dict(state, strict=False)
+
+
+def test_only_weak_views_at_their_own_size_move_the_teachers_statistics(tiny_cfg, make_batch):
+    labeler = dict(type='MultiScaleLabeler', labeler=dict(type='ThresholdLabeler', threshold=0.), scales=(0.5, 1.0))
+    model = build(tiny_cfg, variant='ori', teacher_bn='batch', labeler=labeler)
+    before = model.teacher.backbone.bn1.num_batches_tracked.clone()
+    run_loss(model, make_batch())
+    assert model.teacher.backbone.bn1.num_batches_tracked == before + 1
+    tiny_cfg.backbone.norm_eval = True
+    model = build(tiny_cfg, variant='ori', teacher_bn='batch')
+    state = copy.deepcopy(model.teacher.backbone.state_dict())
+    run_loss(model, make_batch())
+    for name, tensor in model.teacher.backbone.state_dict().items():
+        assert torch.equal(tensor, state[name]), name
+
+
+def test_soft_labels_and_labeled_branches_of_cross(tiny_cfg, make_batch):
+    soft = dict(type='ThresholdLabeler', threshold=0., soft=True)
+    assert run_loss(build(tiny_cfg, variant='cross', labeler=soft), make_batch())['unsup_0.loss_ce'] > 0
+    branch = dict(augments=[], labeled=True)
+    with pytest.raises(TypeError, match='labeled=True goes with plain pseudo-labels, found TwoSpaceTarget'):
+        run_loss(build(tiny_cfg, variant='cross', branches=[branch]), make_batch())
 
 
 def test_warm_up_of_cross_labels_as_ori(tiny_cfg, make_batch):
@@ -180,7 +234,6 @@ def test_ramp(tiny_cfg):
     """Section 11 item 9, in iterations, and section 7's table in epochs."""
     model = build(tiny_cfg, ramp_iters=None, warmup_iters=None)
     model.begin_train(40000)
-    assert model.ramp_iters == 40000 and model.warmup_iters == 4000
 
     def weight(iteration):
         model.begin_iter(iteration, 0, 0)
@@ -188,14 +241,17 @@ def test_ramp(tiny_cfg):
 
     assert [round(weight(i), 4) for i in (0, 10000, 20000, 40000, 50000)] == [1, 0.7316, 0.2865, 0, 0]
     model.ramp_iters = 200
+    model.begin_train(40000)
     assert [round(weight(i), 4) for i in (20, 50, 100, 150, 199, 200)] == [0.9512, 0.7316, 0.2865, 0.0601, 0.0071, 0]
     model.start_iter = 1000
+    model.begin_train(40000)
     assert [round(weight(i), 4) for i in (0, 1000, 1100)] == [1, 1, 0.2865]
     model.ramp_mult = 0
     assert weight(5000) == 1
     resumed = build(tiny_cfg, ramp_iters=None, start_iter=500)
     resumed.begin_train(1500)
-    assert resumed.ramp_iters == 1000
+    resumed.begin_iter(1000, 0, 0)
+    assert round(resumed.contrast_weight(), 4) == 0.2865
 
 
 @pytest.mark.parametrize('options, says', [
