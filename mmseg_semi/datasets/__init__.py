@@ -1,11 +1,15 @@
 from .camvid import CamVidDataset
+from .class_index import ClassIndex, image_ids
 from .collate import semi_collate
+from .guide import GuidedPairDataset, draw_guide
+from .pseudo_labeled import PseudoLabeledDataset
 from .sampler import LabeledUnlabeledSampler
 from .shapes import ShapesDataset
-from .transforms import CheckSegMap, RandomScale
+from .transforms import CheckSegMap, RandomScale, StrongAugment
 from .unlabeled import SemiDataset, UnlabeledDataset
 
 __all__ = [
-    'CamVidDataset', 'CheckSegMap', 'LabeledUnlabeledSampler', 'RandomScale', 'SemiDataset', 'ShapesDataset',
-    'UnlabeledDataset', 'semi_collate'
+    'CamVidDataset', 'CheckSegMap', 'ClassIndex', 'GuidedPairDataset', 'LabeledUnlabeledSampler',
+    'PseudoLabeledDataset', 'RandomScale', 'SemiDataset', 'ShapesDataset', 'StrongAugment', 'UnlabeledDataset',
+    'draw_guide', 'image_ids', 'semi_collate'
 ]
