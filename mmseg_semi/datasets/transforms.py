@@ -1,10 +1,12 @@
-"""Transforms that mmseg lacks: a mask check and a scale relative to the image's own size."""
+"""Transforms that mmseg lacks: a mask check, a scale relative to the image's own size, batch augments in the loader."""
 from typing import Optional, Sequence
 
 import numpy as np
+import torch
 from mmcv.transforms import BaseTransform, Resize
 
-from mmseg_semi.registry import TRANSFORMS
+from mmseg_semi.registry import BATCH_AUGMENTS, TRANSFORMS
+from mmseg_semi.structures import Target, View
 
 
 @TRANSFORMS.register_module()
@@ -84,3 +86,37 @@ class RandomScale(BaseTransform):
 
     def __repr__(self) -> str:
         return f'{type(self).__name__}(ratio_range={self.ratio_range}, law={self.law!r})'
+
+
+@TRANSFORMS.register_module()
+class StrongAugment(BaseTransform):
+    """Batch augments for one image in the loader: for self-training, whose pseudo-labels come from files.
+
+    Put it after the crop. Pixels that an augment takes out of the target become 255 in the mask. Draws follow numpy's
+    global state, which mmengine seeds in each worker.
+
+    Args:
+        augments (Sequence[dict]): Batch augments that do not mix images: ``ColorJitter``, ``RandomGrayscale``,
+            ``GaussianBlur``, ``Cutout``, ``PatchMask``.
+    """
+
+    def __init__(self, augments: Sequence[dict]) -> None:
+        self.augments = [BATCH_AUGMENTS.build(augment) for augment in augments]
+
+    def transform(self, results: dict) -> Optional[dict]:
+        """Changes ``img``, uint8 BGR [H, W, 3], and ``gt_seg_map``, uint8 [H, W]."""
+        image = torch.from_numpy(np.ascontiguousarray(results['img'][..., ::-1])).permute(2, 0, 1)[None].float() / 255
+        label = torch.from_numpy(results['gt_seg_map'].astype(np.int64))[None]
+        valid = label != 255
+        view = View(image, Target(label=label, weight=valid.float(), confidence=valid.float(), valid=valid))
+        generator = torch.Generator().manual_seed(int(np.random.randint(2**31)))
+        for augment in self.augments:
+            view = augment(view, generator)
+        pixels = (255 * view.images[0]).round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
+        results['img'] = np.ascontiguousarray(pixels[..., ::-1])
+        mask = view.target.label.masked_fill(view.target.weight == 0, 255)[0]
+        results['gt_seg_map'] = mask.numpy().astype(results['gt_seg_map'].dtype)
+        return results
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}(augments={[type(augment).__name__ for augment in self.augments]})'

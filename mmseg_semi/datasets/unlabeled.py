@@ -40,6 +40,9 @@ class UnlabeledDataset(BaseSegDataset):
         ValueError: If no image is left, a line cannot be completed, or the pipeline loads annotations.
     """
 
+    #: Whether the pipeline may load annotations.
+    reads_masks = False
+
     def __init__(self,
                  ann_file: str = '',
                  img_suffix: Union[str, Sequence[str]] = IMG_SUFFIXES,
@@ -56,7 +59,7 @@ class UnlabeledDataset(BaseSegDataset):
             img_suffix=img_suffix if isinstance(img_suffix, str) else tuple(img_suffix),
             data_prefix=dict(img_path=data_prefix.get('img_path', '')),
             **kwargs)
-        if any(isinstance(t, LoadAnnotations) for t in self.pipeline.transforms):
+        if not self.reads_masks and any(isinstance(t, LoadAnnotations) for t in self.pipeline.transforms):
             raise ValueError('UnlabeledDataset reads no masks: remove LoadAnnotations from its pipeline')
 
     def load_data_list(self) -> List[dict]:

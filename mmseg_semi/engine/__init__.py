@@ -1,3 +1,3 @@
-from . import hooks, metrics, optim
+from . import hooks, metrics, optim, runner
 
-__all__ = ['hooks', 'metrics', 'optim']
+__all__ = ['hooks', 'metrics', 'optim', 'runner']

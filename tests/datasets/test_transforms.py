@@ -97,3 +97,25 @@ def test_crop_and_pack_without_mask():
     packed = TRANSFORMS.build(dict(type='PackSegInputs'))(crop(image))
     assert packed['inputs'].shape == (3, 16, 20)
     assert 'gt_sem_seg' not in packed['data_samples']
+
+
+def test_strong_augment_in_the_loader():
+    rng = np.random.default_rng(0)
+    image = rng.integers(256, size=(64, 48, 3), dtype=np.uint8)
+    mask = rng.integers(5, size=(64, 48)).astype(np.uint8)
+    mask[:3] = 255
+    plain = TRANSFORMS.build(dict(type='StrongAugment', augments=[dict(type='ColorJitter', prob=0.)]))
+    same = plain(dict(img=image.copy(), gt_seg_map=mask.copy()))
+    assert (same['img'] == image).all() and (same['gt_seg_map'] == mask).all()
+    gray = TRANSFORMS.build(dict(type='StrongAugment', augments=[dict(type='RandomGrayscale', prob=1.)]))
+    luma = image[..., ::-1] @ [0.299, 0.587, 0.114]  # the image is BGR
+    assert np.abs(gray(dict(img=image, gt_seg_map=mask))['img'] - luma[..., None]).max() <= 0.6
+    cut = TRANSFORMS.build(dict(type='StrongAugment', augments=[dict(type='Cutout', prob=1.)]))
+    results = []
+    for _ in range(2):
+        np.random.seed(3)
+        results.append(cut(dict(img=image.copy(), gt_seg_map=mask.copy())))
+    one, other = results
+    assert (one['img'] == other['img']).all() and one['img'].dtype == one['gt_seg_map'].dtype == np.uint8
+    changed = (one['img'] != image).any(2)
+    assert (one['gt_seg_map'][changed] == 255).all() and (one['gt_seg_map'][~changed] == mask[~changed]).mean() > 0.99

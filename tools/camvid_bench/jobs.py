@@ -1,24 +1,16 @@
 """Training of the CamVid benchmark: processes, their progress, what they resume from."""
 import contextlib
 import os
-import re
 import signal
 import subprocess
 import sys
 import time
-import zipfile
-from pathlib import Path
-from typing import Optional, Sequence
+from typing import Sequence
 
 from camvid_bench.common import ROOT, UserError, locked, write
 from camvid_bench.results import finish, read_scalars
 from camvid_bench.rows import Row
-
-
-def usable_checkpoint(folder: Path) -> Optional[Path]:
-    """The newest whole ``iter_*.pth``; a process killed while it saved leaves a cut-off one."""
-    found = sorted(folder.glob('iter_*.pth'), key=lambda path: int(re.sub(r'\D', '', path.stem) or 0), reverse=True)
-    return next((path for path in found if zipfile.is_zipfile(path)), None)
+from mmseg_semi.engine.runner.state import usable_checkpoint
 
 
 class Job:

@@ -2,9 +2,10 @@
 from .base import BatchAugment
 from .classmix import ClassMix
 from .cutmix import CutMix, cutmix_box
+from .cutout import Cutout
 from .geometry import RandomMirror, RandomScaleCrop
 from .patch_mask import PatchMask
 from .photometric import ColorJitter, GaussianBlur, RandomGrayscale
 
-__all__ = ['BatchAugment', 'ClassMix', 'ColorJitter', 'CutMix', 'GaussianBlur', 'PatchMask', 'RandomGrayscale',
-           'RandomMirror', 'RandomScaleCrop', 'cutmix_box']
+__all__ = ['BatchAugment', 'ClassMix', 'ColorJitter', 'CutMix', 'Cutout', 'GaussianBlur', 'PatchMask',
+           'RandomGrayscale', 'RandomMirror', 'RandomScaleCrop', 'cutmix_box']

@@ -1,0 +1,215 @@
+"""Self-training in stages: a plan of training, labeling and selection that survives a crash at any moment."""
+import fcntl
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Dict, List, Optional
+
+from mmengine.config import Config
+from mmengine.dist import barrier, broadcast_object_list, get_rank, init_dist, is_distributed
+from mmengine.logging import MMLogger
+from mmengine.registry import init_default_scope
+
+from mmseg_semi.engine.runner.stage import Stage, references, replace_references
+from mmseg_semi.engine.runner.state import State, differences, digest, fingerprint
+from mmseg_semi.registry import RUNNERS, STAGES
+
+FIELDS = ('stages', 'start', 'until', 'dry_run', 'on_stale')
+
+
+@RUNNERS.register_module()
+class SelfTrainingRunner:
+    """Runs the stages of ``cfg.self_training`` in order, under the stock ``tools/train.py`` (``runner_type``).
+
+    A stage is a dict with ``name``, ``type`` and the options of its class; any string ``'stage:artifact'`` in it stands
+    for an output of an earlier stage. Each stage has a folder ``NN_name`` in ``work_dir``; ``state.json`` says what is
+    done. A stage is skipped while its settings and inputs are the same and its outputs are whole; one that was stopped
+    goes on where it was.
+
+    ``self_training`` may also hold: ``start`` (name of the first stage to run; those before must be done), ``until``
+    (name of the last one), ``dry_run`` (only tell what would run), ``on_stale``: what to do with a stage whose settings
+    have changed since, ``'error'`` (default) or ``'rerun'``, it and all that depends on it.
+
+    Args:
+        cfg (Config): With ``self_training`` and ``work_dir``.
+
+    Raises:
+        ValueError: If the plan is wrong; the message names the stage.
+    """
+
+    def __init__(self, cfg: Config) -> None:
+        self.cfg = cfg
+        plan = cfg.get('self_training')
+        if not plan or not plan.get('stages'):
+            raise ValueError('SelfTrainingRunner needs self_training=dict(stages=[...]) in the config, found '
+                             f'{plan!r}')
+        unknown = set(plan) - set(FIELDS)
+        if unknown:
+            raise ValueError(f'self_training: unknown settings {sorted(unknown)}; expected some of {list(FIELDS)}')
+        self.options = {key: plan.get(key) for key in FIELDS[1:]}
+        if self.options['on_stale'] not in (None, 'error', 'rerun'):
+            raise ValueError(f"self_training.on_stale must be 'error' or 'rerun', found {self.options['on_stale']!r}")
+        self.stages = [dict(stage) for stage in cfg.to_dict()['self_training']['stages']]
+        self.names = [stage.get('name') for stage in self.stages]
+        self.launcher = cfg.get('launcher', 'none')
+        self.env_cfg = cfg.get('env_cfg', dict(dist_cfg=dict(backend='gloo')))
+        self.work_dir = Path(cfg.work_dir).resolve()
+        self.here = Path(cfg.filename).resolve().parent if cfg.filename else Path.cwd()
+        self._check()
+
+    @classmethod
+    def from_cfg(cls, cfg: Config) -> 'SelfTrainingRunner':
+        """As ``Runner.from_cfg``."""
+        return cls(cfg)
+
+    def _check(self) -> None:
+        """Finds mistakes of the plan before anything runs."""
+        for i, (name, stage) in enumerate(zip(self.names, self.stages, strict=True)):
+            if not isinstance(name, str) or not name.isidentifier():
+                raise ValueError(f'self_training.stages[{i}].name must be a word of letters, digits and _, found '
+                                 f'{name!r}')
+            if self.names.index(name) != i:
+                raise ValueError(f'self_training.stages: two stages are named {name!r}')
+            if STAGES.get(stage.get('type', '')) is None:
+                raise ValueError(f'stage {name}: no stage of type {stage.get("type")!r}; there are '
+                                 f'{sorted(STAGES.module_dict)}')
+            for reference in references(stage, self.names):
+                source, artifact = reference.split(':')
+                if source not in self.names[:i]:
+                    raise ValueError(f'stage {name}: {reference!r} must come from an earlier stage')
+                known = STAGES.get(self.stages[self.names.index(source)]['type']).artifacts
+                if artifact not in known:
+                    raise ValueError(f'stage {name}: {reference!r} does not exist; stage {source} makes '
+                                     f'{", ".join(known)}')
+            try:
+                self._build(i, {reference: reference for reference in references(stage, self.names)})
+            except (TypeError, ValueError, FileNotFoundError) as error:
+                raise ValueError(f'stage {name}: {error}') from error
+        for key in ('start', 'until'):
+            if self.options[key] is not None and self.options[key] not in self.names:
+                raise ValueError(f'self_training.{key}={self.options[key]!r} is no stage; there are '
+                                 f'{", ".join(self.names)}')
+
+    # ---- the run ------------------------------------------------------------------------------------------------
+
+    def train(self) -> None:
+        """Runs the plan."""
+        if self.launcher != 'none' and not is_distributed():
+            init_dist(self.launcher, **self.env_cfg.get('dist_cfg', {}))
+        init_default_scope(self.cfg.get('default_scope', 'mmseg'))
+        self.work_dir.mkdir(parents=True, exist_ok=True)
+        self.logger = MMLogger.get_instance('self_training', log_file=str(self.work_dir / 'self_training.log'))
+        with open(self.work_dir / 'lock', 'w') as lock:
+            if get_rank() == 0:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    raise RuntimeError(f'{self.work_dir} is in use by another process') from None
+            self._run_all()
+
+    def _run_all(self) -> None:
+        first = self.names.index(self.options['start']) if self.options['start'] else 0
+        last = self.names.index(self.options['until']) if self.options['until'] else len(self.names) - 1
+        for i, name in enumerate(self.names[:last + 1]):
+            # Rank 0 reads the state and decides; all follow.
+            decision: list = [None]
+            if get_rank() == 0:
+                try:
+                    decision = [self._decide(i, must_be_done=i < first)]
+                except Exception as error:  # every rank has to hear of it, or the others would wait for ever
+                    decision = [error]
+            broadcast_object_list(decision)
+            if isinstance(decision[0], Exception):
+                raise decision[0]
+            todo, paths = decision[0]
+            self.logger.info(f'Stage {i + 1} of {len(self.names)}, {name}: {todo}')
+            if self.options['dry_run']:
+                if todo != 'done before, skipped':
+                    return
+                continue
+            if todo != 'done before, skipped':
+                self._run_one(i, paths)
+
+    def _folder(self, i: int) -> Path:
+        return self.work_dir / f'{i + 1:02d}_{self.names[i]}'
+
+    def _build(self, i: int, paths: Dict[str, str]) -> Stage:
+        options = {key: value for key, value in self.stages[i].items() if key != 'name'}
+        options = replace_references(options, self.names, paths.__getitem__)
+        stage = STAGES.get(options.pop('type'))
+        return stage(**options, folder=self._folder(i), here=self.here, launcher=self.launcher, env_cfg=self.env_cfg)
+
+    def _decide(self, i: int, must_be_done: bool) -> tuple:
+        """Compares a stage with its entry in the state (rank 0 only).
+
+        Returns:
+            tuple[str, dict[str, str]]: What to do, and the path of each reference.
+        """
+        name, state = self.names[i], State(self.work_dir / 'state.json')
+        used = sorted(set(references(self.stages[i], self.names)))
+        paths, digests = {}, {}
+        for reference in used:
+            source, artifact = reference.split(':')
+            output = (state.get(source) or {}).get('outputs', {}).get(artifact)
+            if output is None:
+                raise ValueError(f'stage {name}: {reference!r} was not made; stage {source} made '
+                                 f'{sorted((state.get(source) or {}).get("outputs", {})) or "nothing yet"}')
+            paths[reference], digests[reference] = str(self.work_dir / output['path']), output['digest']
+        settings = self._settings(i, paths, digests)
+        now, entry = fingerprint(settings), state.get(name)
+        if entry and entry['fingerprint'] != now:
+            changed = differences(entry['settings'], settings)
+            told = '; '.join(f'{key}: {old!r} -> {new!r}' for key, (old, new) in list(changed.items())[:5])
+            if self.options['on_stale'] != 'rerun':
+                raise ValueError(f'stage {name} in {self._folder(i)} was made with other settings ({told[:500]}). '
+                                 "Set self_training.on_stale='rerun' to redo it and what depends on it, or give "
+                                 'another work_dir')
+            self.logger.info(f'Stage {name} has changed ({told[:500]}): it is made anew.')
+            if not self.options['dry_run']:
+                shutil.rmtree(self._folder(i), ignore_errors=True)
+                state.forget(name)
+            entry = None
+        if entry and entry['status'] == 'done':
+            broken = self._broken(entry['outputs'])
+            if not broken:
+                return 'done before, skipped', paths
+            self.logger.warning(f'Stage {name}: {", ".join(broken)} missing or changed: it runs again.')
+        if must_be_done:
+            raise ValueError(f'self_training.start={self.options["start"]!r}, but stage {name} before it is not done')
+        if not self.options['dry_run']:
+            state.set(name, status='running', fingerprint=now, settings=settings, started=time.ctime())
+        return ('goes on' if entry else 'starts'), paths
+
+    def _settings(self, i: int, paths: Dict[str, str], digests: Dict[str, str]) -> dict:
+        """Settings of a stage in which inputs count by their content, wherever they lie."""
+        by_path = {path: f'{reference}@{digests[reference]}' for reference, path in paths.items()}
+
+        def by_content(node):
+            if isinstance(node, dict):
+                return {str(key): by_content(value) for key, value in node.items()}
+            if isinstance(node, (list, tuple)):
+                return [by_content(value) for value in node]
+            return by_path.get(node, node) if isinstance(node, str) else node
+
+        return by_content(dict(self._build(i, paths).settings(), type=self.stages[i]['type']))
+
+    def _broken(self, outputs: Dict[str, dict]) -> List[str]:
+        """Names of outputs that are gone or have another content."""
+        found = []
+        for name, output in outputs.items():
+            path = self.work_dir / output['path']
+            if not path.exists() or digest(path) != output['digest']:
+                found.append(name)
+        return found
+
+    def _run_one(self, i: int, paths: Dict[str, str]) -> None:
+        self._folder(i).mkdir(parents=True, exist_ok=True)
+        outputs: Optional[Dict[str, Path]] = self._build(i, paths).run()
+        if get_rank() == 0:
+            state = State(self.work_dir / 'state.json')
+            entry = dict(state.get(self.names[i]), status='done', finished=time.ctime())
+            entry['outputs'] = {name: dict(path=os.path.relpath(path.resolve(), self.work_dir), digest=digest(path))
+                                for name, path in outputs.items()}
+            state.set(self.names[i], **entry)
+        barrier()

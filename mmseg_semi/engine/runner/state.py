@@ -1,0 +1,89 @@
+"""What self-training remembers on disk: files that appear whole, and which stages are done."""
+import hashlib
+import json
+import os
+import re
+import zipfile
+from pathlib import Path
+from typing import Dict, Optional
+
+VERSION = 1
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file that appears under its name only when it is whole and on the disk."""
+    part = path.with_name(f'{path.name}.{os.getpid()}.part')
+    with open(part, 'w') as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file; of a folder, that of its ``manifest.jsonl``, which holds the digest of every file in it."""
+    path = path / 'manifest.jsonl' if path.is_dir() else path
+    sha = hashlib.sha256()
+    with open(path, 'rb') as file:
+        while block := file.read(1 << 20):
+            sha.update(block)
+    return sha.hexdigest()
+
+
+def usable_checkpoint(folder: Path) -> Optional[Path]:
+    """The newest whole ``iter_*.pth``; a process that is killed while it saves leaves a cut-off one."""
+    found = sorted(folder.glob('iter_*.pth'), key=lambda path: int(re.sub(r'\D', '', path.stem) or 0), reverse=True)
+    return next((path for path in found if zipfile.is_zipfile(path)), None)
+
+
+def fingerprint(settings: dict) -> str:
+    """SHA-256 of everything that determines what a stage makes."""
+    text = json.dumps(dict(version=VERSION, settings=settings), sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def differences(old: dict, new: dict, prefix: str = '') -> Dict[str, tuple]:
+    """Dotted keys at which two nested dicts differ, with both values."""
+    found = {}
+    for key in sorted({*old, *new}, key=str):
+        one, other = old.get(key), new.get(key)
+        if isinstance(one, dict) and isinstance(other, dict):
+            found.update(differences(one, other, f'{prefix}{key}.'))
+        elif one != other:
+            found[f'{prefix}{key}'] = (one, other)
+    return found
+
+
+class State:
+    """``state.json``: for each stage its status (running or done), fingerprint, settings and outputs.
+
+    Args:
+        path (Path): The file; need not exist.
+
+    Raises:
+        ValueError: If the file is of another version.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.stages: Dict[str, dict] = {}
+        if path.is_file():
+            content = json.loads(path.read_text())
+            if content.get('version') != VERSION:
+                raise ValueError(f'{path} has version {content.get("version")}, expected {VERSION}: it belongs to '
+                                 'another release of mmseg_semi; give another work_dir')
+            self.stages = content['stages']
+
+    def get(self, name: str) -> Optional[dict]:
+        """What is known of a stage, or None."""
+        return self.stages.get(name)
+
+    def set(self, name: str, **entry) -> None:
+        """Replaces the entry of a stage and writes the file."""
+        self.stages[name] = json.loads(json.dumps(entry, default=str))
+        write_text(self.path, json.dumps(dict(version=VERSION, stages=self.stages), indent=1) + '\n')
+
+    def forget(self, name: str) -> None:
+        """Removes a stage and writes the file."""
+        if self.stages.pop(name, None) is not None:
+            write_text(self.path, json.dumps(dict(version=VERSION, stages=self.stages), indent=1) + '\n')

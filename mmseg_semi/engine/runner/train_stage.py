@@ -1,0 +1,136 @@
+"""A stage that is one ordinary training run."""
+import copy
+from pathlib import Path
+from typing import Dict, Optional, Sequence, Union
+
+from mmengine.config import Config
+from mmengine.dist import barrier, get_rank
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.runner import Runner
+
+from mmseg_semi.engine.cpu import adapt
+from mmseg_semi.engine.runner.stage import Stage
+from mmseg_semi.engine.runner.state import usable_checkpoint, write_text
+from mmseg_semi.registry import HOOKS, STAGES
+
+# Where and how, not what.
+IRRELEVANT = ('work_dir', 'launcher', 'resume', 'env_cfg', 'experiment_name')
+
+
+@HOOKS.register_module()
+class ExportCheckpointHook(Hook):
+    """Keeps checkpoints of given iterations for good, beside those that ``CheckpointHook`` rotates.
+
+    Args:
+        files (dict): Iteration -> file name in ``work_dir``.
+    """
+
+    # Before CheckpointHook: a run that is killed in between comes here again.
+    priority = 'LOW'
+
+    def __init__(self, files: Dict[int, str]) -> None:
+        self.files = {int(iteration): name for iteration, name in files.items()}
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Optional[dict] = None,
+                         outputs: Optional[dict] = None) -> None:
+        """Saves after the iterations that are asked for."""
+        name = self.files.get(runner.iter + 1)
+        if name:
+            # Whole under its name or not at all.
+            runner.save_checkpoint(runner.work_dir, f'{name}.part', save_optimizer=False, save_param_scheduler=False,
+                                   by_epoch=False)
+            if runner.rank == 0:
+                (Path(runner.work_dir) / f'{name}.part').replace(Path(runner.work_dir) / name)
+
+
+@HOOKS.register_module()
+class ResumeValidationHook(Hook):
+    """Validates at the start of a resumed run, if it was stopped where a validation belongs.
+
+    ``CheckpointHook`` saves before the validation of the same iteration, so a process that is killed in between would
+    miss that validation, and perhaps the best checkpoint. Where it happened already, it only happens again.
+    """
+
+    # All others are ready by then.
+    priority = 'LOWEST'
+
+    def before_train(self, runner: Runner) -> None:
+        """Runs the validation."""
+        loop = runner.train_loop
+        due = runner.iter % loop.val_interval == 0 or runner.iter == loop.max_iters
+        if runner.val_loop is not None and runner.iter > 0 and runner.iter >= loop.val_begin and due:
+            runner.val_loop.run()
+
+
+@STAGES.register_module()
+class TrainStage(Stage):
+    """One mmengine run of a full config; resumed from its last checkpoint when it was stopped.
+
+    Artifacts: ``config``, the config as it ran; ``last``; ``best``, by ``save_best``, or the last one if validation
+    never found a best; ``at_0``, ``at_1``, ... for ``export``.
+
+    Args:
+        cfg (str | dict): Config file, relative to the plan's, or a config.
+        cfg_options (dict): Dotted keys that override it. Values may be references.
+        export (Sequence[float]): Fractions f of training in (0, 1): the checkpoint after ``floor(f * max_iters)``
+            iterations is kept as ``at_i``.
+
+    Raises:
+        ValueError: If a fraction is outside (0, 1) or names no iteration of its own, or the config trains by epochs.
+    """
+
+    artifacts = ('config', 'last', 'best', *(f'at_{i}' for i in range(9)))
+
+    def __init__(self, cfg: Union[str, dict], cfg_options: Optional[dict] = None, export: Sequence[float] = (),
+                 **kwargs) -> None:
+        super().__init__(**kwargs)
+        if isinstance(cfg, str):
+            path = self.here / cfg
+            self.cfg = Config.fromfile(path if path.is_file() else cfg)
+        else:
+            self.cfg = Config(copy.deepcopy(dict(cfg)))
+        self.cfg.merge_from_dict(cfg_options or {})
+        if self.cfg.train_cfg.get('type') != 'IterBasedTrainLoop':
+            raise ValueError(f'TrainStage needs train_cfg.type="IterBasedTrainLoop", found '
+                             f'{self.cfg.train_cfg.get("type")!r}')
+        if not all(0 < fraction < 1 for fraction in export):
+            raise ValueError(f'TrainStage.export must hold fractions in (0, 1), found {list(export)}')
+        # A third of 3n iterations is n, also where the product rounds below.
+        self.exports = [int(self.cfg.train_cfg.max_iters * fraction + 1e-6) for fraction in export]
+        if 0 in self.exports or len(set(self.exports)) < len(self.exports):
+            raise ValueError(f'TrainStage.export={list(export)} of max_iters={self.cfg.train_cfg.max_iters} are the '
+                             f'iterations {self.exports}; expected different ones, at least 1')
+
+    def settings(self) -> dict:
+        """The config without what does not change the result, and the exports."""
+        settings = {key: value for key, value in self.cfg.to_dict().items() if key not in IRRELEVANT}
+        return dict(settings, exports=self.exports)
+
+    def run(self) -> Dict[str, Path]:
+        """Trains; returns the checkpoints."""
+        cfg = copy.deepcopy(self.cfg)
+        adapt(cfg)
+        cfg.work_dir, cfg.launcher, cfg.env_cfg = str(self.folder), self.launcher, self.env_cfg
+        checkpoint = usable_checkpoint(self.folder)
+        cfg.resume = checkpoint is not None
+        if cfg.resume and get_rank() == 0:
+            # mmengine's own note may be cut off, or name a checkpoint that is.
+            write_text(self.folder / 'last_checkpoint', str(checkpoint))
+        barrier()
+        outputs = {f'at_{i}': self.folder / f'at_{i}.pth' for i in range(len(self.exports))}
+        files = {iteration: path.name for iteration, path in zip(self.exports, outputs.values(), strict=True)}
+        cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(type='ExportCheckpointHook', files=files),
+                            dict(type='ResumeValidationHook')]
+        runner = Runner.from_cfg(cfg)
+        runner.train()
+        outputs['last'] = usable_checkpoint(self.folder)
+        best = sorted(self.folder.glob('best_*.pth'), key=lambda path: path.stat().st_mtime)
+        if not best:
+            print_log(f'{self.folder.name}: validation named no best checkpoint; the last one stands in for it.',
+                      'current')
+        outputs['best'] = best[-1] if best else outputs['last']
+        outputs['config'] = self.folder / 'config.py'
+        if runner.rank == 0:
+            self.cfg.dump(outputs['config'])
+        return outputs

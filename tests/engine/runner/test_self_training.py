@@ -1,0 +1,301 @@
+"""The driver of self-training with real runs of a tiny network: stages, resume, references, mistakes."""
+import copy
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.runner import load_checkpoint
+from mmseg.registry import RUNNERS
+from PIL import Image
+
+from mmseg_semi.engine.runner.pseudo_label_stage import predict_probability
+from mmseg_semi.engine.runner.state import State, digest, write_text
+from mmseg_semi.registry import DATASETS, MODELS
+
+ROOT = Path(__file__).resolve().parents[3]
+CLASSES, PALETTE = ('a', 'b', 'c', 'd'), [[0, 0, 0], [250, 0, 0], [0, 250, 0], [0, 0, 250]]
+TRAIN = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='CheckSegMap', num_classes=4),
+         dict(type='PackSegInputs')]
+
+
+@pytest.fixture
+def data_root(tmp_path):
+    """Four labeled, five unlabeled (in two folders) and two validation images of 33 x 33."""
+    rng = np.random.default_rng(0)
+    root = tmp_path / 'data'
+    for split, names in (('train', '0123'), ('unlabeled', ('u/0', 'u/1', 'u/2', 'v/0', 'v/1')), ('val', '01')):
+        for name in names:
+            label = np.kron(rng.integers(4, size=(3, 3)), np.ones((11, 11))).astype(np.uint8)
+            image = (label[..., None] * 60 + rng.integers(40, size=(33, 33, 3))).astype(np.uint8)
+            for kind, content in (('img', image), ('ann', label)):
+                path = root / kind / split / f'{name}.png'
+                if kind == 'img' or split != 'unlabeled':
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    cv2.imwrite(str(path), content)
+    return root
+
+
+@pytest.fixture
+def make_plan(tiny_cfg, data_root, tmp_path):
+    """Function that makes an ST plan: train, label all, train on both."""
+    tiny_cfg = {key: tiny_cfg[key] for key in ('backbone', 'decode_head', 'test_cfg')}
+
+    def dataset(split):
+        return dict(type='BaseSegDataset', data_root=str(data_root), img_suffix='.png', pipeline=TRAIN,
+                    metainfo=dict(classes=CLASSES, palette=PALETTE),
+                    data_prefix=dict(img_path=f'img/{split}', seg_map_path=f'ann/{split}'))
+
+    def loader(of, **kwargs):
+        return dict(dict(batch_size=2, num_workers=0, sampler=dict(type='InfiniteSampler', shuffle=True), dataset=of),
+                    **kwargs)
+
+    def run(train, steps=4):
+        one = loader(dataset('val'), batch_size=1, sampler=dict(type='DefaultSampler', shuffle=False))
+        return dict(
+            default_scope='mmseg', custom_imports=dict(imports=['mmseg_semi']), randomness=dict(seed=0),
+            model=dict(type='EncoderDecoder', **copy.deepcopy(tiny_cfg), data_preprocessor=dict(
+                type='SegDataPreProcessor', mean=[127.] * 3, std=[64.] * 3, bgr_to_rgb=True, size=(33, 33))),
+            train_dataloader=loader(train), val_dataloader=one, val_evaluator=dict(type='IoUMetric'),
+            train_cfg=dict(type='IterBasedTrainLoop', max_iters=steps, val_interval=2), val_cfg=dict(type='ValLoop'),
+            optim_wrapper=dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.1)),
+            default_hooks=dict(
+                checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=1, max_keep_ckpts=2, save_best='mIoU'),
+                logger=dict(type='LoggerHook', interval=1, log_metric_by_epoch=False)))
+
+    unlabeled = dict(data_root=str(data_root), data_prefix=dict(img_path='img/unlabeled'))
+    pseudo = dict(unlabeled, type='PseudoLabeledDataset', mask_dirs=['label:masks'], pipeline=TRAIN,
+                  metainfo=dict(classes=CLASSES, palette=PALETTE))
+
+    def make(work_dir='plan', steps=4, **options):
+        stages = [
+            dict(name='sup', type='TrainStage', cfg=run(dataset('train'), steps), export=[1 / 2]),
+            dict(name='label', type='PseudoLabelStage', cfg='sup:config', checkpoint='sup:best', dataset=unlabeled,
+                 scales=[1.0, 1.5]),
+            dict(name='again', type='TrainStage', cfg=run(
+                dict(type='ConcatDataset', datasets=[dataset('train'), pseudo]), steps))
+        ]
+        return Config(dict(runner_type='SelfTrainingRunner', work_dir=str(tmp_path / work_dir), default_scope='mmseg',
+                           custom_imports=dict(imports=['mmseg_semi']), self_training=dict(stages=stages, **options)))
+
+    return make
+
+
+def train(plan):
+    RUNNERS.build(plan).train()
+    return Path(plan.work_dir)
+
+
+def state_of(folder):
+    return json.loads((folder / 'state.json').read_text())['stages']
+
+
+def weights(folder, stage='again', which='last'):
+    path = folder / state_of(folder)[stage]['outputs'][which]['path']
+    return torch.load(path, map_location='cpu', weights_only=False)['state_dict']
+
+
+def times(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob('*') if path.suffix in ('.pth', '.png')}
+
+
+def test_plan_runs_once(make_plan, data_root):
+    folder = train(make_plan())
+    stages = state_of(folder)
+    assert [stages[name]['status'] for name in ('sup', 'label', 'again')] == ['done'] * 3
+    assert {'last', 'best', 'config', 'at_0'} == set(stages['sup']['outputs'])
+    export = torch.load(folder / '01_sup' / 'at_0.pth', map_location='cpu', weights_only=False)
+    assert export['meta']['iter'] == 2 and 'optimizer' not in export
+    masks = folder / '02_label' / 'masks'
+    manifest = [json.loads(line) for line in (masks / 'manifest.jsonl').read_text().splitlines()]
+    assert [entry['id'] for entry in manifest] == ['u/0', 'u/1', 'u/2', 'v/0', 'v/1']
+    assert sorted(path.relative_to(masks).as_posix() for path in masks.rglob('*.*')) == [
+        'manifest.jsonl', 'u/0.png', 'u/1.png', 'u/2.png', 'v/0.png', 'v/1.png']
+    before = times(folder)
+    assert train(make_plan()) == folder and times(folder) == before
+
+
+def test_masks_equal_a_slow_ensemble(make_plan, data_root):
+    folder = train(make_plan(until='label'))
+    assert 'again' not in state_of(folder)
+    cfg = Config.fromfile(folder / '01_sup' / 'config.py')
+    model = MODELS.build(cfg.model)
+    load_checkpoint(model, str(folder / state_of(folder)['sup']['outputs']['best']['path']), map_location='cpu')
+    model.eval()
+    for key in ('u/1', 'v/0'):
+        image = cv2.imread(str(data_root / 'img/unlabeled' / f'{key}.png'))
+        x = (torch.from_numpy(image[..., ::-1].copy()).permute(2, 0, 1)[None].float() - 127) / 64
+        total = torch.zeros(4, 33, 33)
+        for size in (33, 49):
+            for flip in (False, True):
+                y = torch.nn.functional.interpolate(x, (size, size), mode='bilinear', align_corners=False)
+                y = y.flip(3) if flip else y
+                with torch.no_grad():
+                    logits = model.decode_head(model.extract_feat(y))
+                logits = torch.nn.functional.interpolate(logits, (size, size), mode='bilinear', align_corners=True)
+                p = torch.nn.functional.interpolate(logits.softmax(1), (33, 33), mode='bilinear', align_corners=True)[0]
+                total += p.flip(2) if flip else p
+        mask = Image.open(folder / '02_label' / 'masks' / f'{key}.png')
+        assert mask.mode == 'P' and mask.getpalette()[:12] == sum(PALETTE, [])
+        label = np.array(mask)
+        assert (label == total.argmax(0).numpy()).mean() > 0.999
+        torch.testing.assert_close(predict_probability(model, x, (1.0, 1.5), True), total / 4, atol=1e-5, rtol=1e-4)
+        entry = next(json.loads(line) for line in (folder / '02_label/masks/manifest.jsonl').open() if key in line)
+        assert entry['size'] == [33, 33] and entry['histogram'] == np.bincount(label.ravel(), minlength=4).tolist()
+
+
+def test_a_damaged_mask_is_made_again_and_nothing_else(make_plan):
+    folder = train(make_plan(until='label'))
+    before, broken = times(folder), folder / '02_label' / 'masks' / 'u/1.png'
+    content = broken.read_bytes()
+    broken.write_bytes(content[:50])
+    (folder / '02_label' / 'masks' / 'v' / '0.png.1.part').write_bytes(b'half')
+    (folder / '02_label' / 'masks' / 'manifest.jsonl').write_text('')  # as if killed before the end
+    train(make_plan(until='label'))
+    assert broken.read_bytes() == content and not list(folder.rglob('*.part'))
+    assert len((folder / '02_label' / 'masks' / 'manifest.jsonl').read_text().splitlines()) == 5
+    assert {path: t for path, t in times(folder).items() if path.suffix == '.pth'} == {
+        path: t for path, t in before.items() if path.suffix == '.pth'}
+
+
+def test_changed_settings_are_told_and_redone_on_request(make_plan):
+    folder = train(make_plan(steps=2))
+    changed = make_plan(steps=2)
+    changed.self_training.stages[1].scales = [1.0]
+    before = times(folder)
+    with pytest.raises(ValueError, match=r"stage label .* made with other settings \(scales: .*1.5\] -> \[1.0\]"):
+        train(copy.deepcopy(changed))
+    assert times(folder) == before
+    changed.self_training.on_stale = 'rerun'
+    old = state_of(folder)
+    train(changed)
+    new = state_of(folder)
+    assert new['sup'] == old['sup'] and new['label']['fingerprint'] != old['label']['fingerprint']
+    sup = [path for path in before if '01_sup' in str(path)]
+    assert all(times(folder)[path] == before[path] for path in sup)
+    if new['label']['outputs']['masks']['digest'] != old['label']['outputs']['masks']['digest']:
+        assert new['again']['started'] != old['again']['started'] or new['again'] != old['again']
+
+
+def test_a_moved_work_dir_is_still_done(make_plan):
+    folder = train(make_plan(steps=2, until='label'))
+    shutil.move(folder, folder.with_name('moved'))
+    before = times(folder.with_name('moved'))
+    train(make_plan('moved', steps=2, until='label'))
+    assert times(folder.with_name('moved')) == before
+
+
+def test_dry_run_touches_nothing(make_plan):
+    plan = make_plan(dry_run=True)
+    folder = train(plan)
+    assert not (folder / 'state.json').exists() and not list(folder.glob('0*'))
+
+
+@pytest.mark.parametrize('change, error, words', [
+    (lambda p: p.stages[1].update(checkpoint='sup:worst'), ValueError, "'sup:worst' does not exist; stage sup makes"),
+    (lambda p: p.stages[0].update(cfg_options=dict(x='label:masks')), ValueError, 'must come from an earlier stage'),
+    (lambda p: p.stages[1].update(name='sup'), ValueError, "two stages are named 'sup'"),
+    (lambda p: p.stages[1].update(name='no good'), ValueError, r"stages\[1\].name must be a word .* 'no good'"),
+    (lambda p: p.stages[1].update(type='Train'), ValueError, "stage label: no stage of type 'Train'; there are"),
+    (lambda p: p.update(untill='sup'), ValueError, r"unknown settings \['untill'\]"),
+    (lambda p: p.update(until='end'), ValueError, "until='end' is no stage; there are sup, label, again"),
+    (lambda p: p.update(on_stale='ask'), ValueError, "on_stale must be 'error' or 'rerun', found 'ask'"),
+    (lambda p: p.update(start='again'), ValueError, "start='again', but stage sup before it is not done"),
+    (lambda p: p.stages[0].update(export=[1.5]), ValueError, r'export must hold fractions in \(0, 1\), found \[1.5\]'),
+    (lambda p: p.stages[0].update(export=[0.5, 0.6]), ValueError, r'are the iterations \[2, 2\]; expected different'),
+    (lambda p: p.stages[1].update(scales=[0]), ValueError, r'stage label: .*scales must be positive .*, found \[0\]'),
+    (lambda p: p.stages[1].update(scale=[1]), ValueError, "stage label: .*unexpected keyword argument 'scale'"),
+    (lambda p: p.stages[0].update(cfg='none.py'), ValueError, 'stage sup: .*none.py'),
+])
+def test_mistakes_are_found_before_training(make_plan, change, error, words):
+    plan = make_plan()
+    change(plan.self_training)
+    with pytest.raises(error, match=words):
+        train(plan)
+    assert not list(Path(plan.work_dir).glob('0*'))
+
+
+def test_one_process_at_a_time(make_plan, tmp_path):
+    import fcntl
+    (tmp_path / 'plan').mkdir()
+    with open(tmp_path / 'plan' / 'lock', 'w') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(RuntimeError, match='is in use by another process'):
+            train(make_plan())
+
+
+def test_overlay_of_masks(data_root, tmp_path):
+    for folder, names in (('new', ['u/1']), ('old', ['u/0', 'u/1', 'u/2', 'v/0', 'v/1'])):
+        for name in names:
+            (tmp_path / folder / name).parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.full((33, 33), folder == 'new', np.uint8)).save(tmp_path / folder / f'{name}.png')
+    cfg = dict(type='PseudoLabeledDataset', data_root=str(data_root), data_prefix=dict(img_path='img/unlabeled'),
+               mask_dirs=[str(tmp_path / 'new'), str(tmp_path / 'old')], pipeline=TRAIN)
+    dataset = DATASETS.build(cfg)
+    assert [int(dataset[i]['data_samples'].gt_sem_seg.data.max()) for i in range(5)] == [0, 1, 0, 0, 0]
+    (tmp_path / 'old' / 'v/1.png').unlink()
+    with pytest.raises(FileNotFoundError, match=r'no pseudo-label of .*v/1.png: looked for .*new/v/1.png'):
+        DATASETS.build(cfg)
+
+
+def test_state_of_another_version(tmp_path):
+    write_text(tmp_path / 'state.json', json.dumps(dict(version=0, stages={})))
+    with pytest.raises(ValueError, match='has version 0, expected 1'):
+        State(tmp_path / 'state.json')
+
+
+def test_a_validation_that_was_missed_is_made_up_for(make_plan):
+    """Killed between the checkpoint and the validation of iteration 2, which is the best one."""
+    whole = train(make_plan('whole', until='sup'))
+    best = state_of(whole)['sup']['outputs']['best']
+    folder = train(make_plan('cut', until='sup')) / '01_sup'
+    for path in folder.glob('*.pth'):
+        path.unlink()
+    shutil.copy(whole / '01_sup' / 'at_0.pth', folder / 'at_0.pth')
+    runner = RUNNERS.build(make_plan('two', until='sup'))
+    runner.stages[0]['cfg']['train_cfg'].update(max_iters=3, val_interval=100)  # none at 2
+    runner.stages[0]['export'] = []
+    runner.train()
+    shutil.copy(runner.work_dir / '01_sup' / 'iter_2.pth', folder / 'iter_2.pth')
+    train(make_plan('cut', until='sup'))
+    again = state_of(folder.parent)['sup']['outputs']['best']
+    assert (Path(again['path']).name == Path(best['path']).name) and len(list(folder.glob('best_*.pth'))) == 1
+
+
+@pytest.mark.slow
+def test_killed_anywhere_it_ends_the_same(make_plan, tmp_path):
+    """kill -9 in each stage; the masks are the same byte for byte and so are the final weights."""
+    whole = train(make_plan('whole', steps=6))
+    plan = make_plan('killed', steps=6)
+    plan.dump(str(tmp_path / 'plan.py'))
+    folder = Path(plan.work_dir)
+    env = dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='-1')
+    command = [sys.executable, '-W', 'ignore', str(ROOT / 'tools/train.py'), str(tmp_path / 'plan.py')]
+    kills = []
+    for sign in ('01_sup/iter_3.pth', '02_label/masks/u/1.png', '03_again/iter_2.pth', None):
+        with open(tmp_path / 'out.txt', 'a') as out:
+            process = subprocess.Popen(command, env=env, stdout=out, stderr=subprocess.STDOUT)
+            deadline = time.time() + 200
+            while process.poll() is None and time.time() < deadline:
+                if sign and (folder / sign).exists():
+                    process.send_signal(signal.SIGKILL)
+                    kills.append(sign)
+                    break
+                time.sleep(0.002)
+            process.wait(10)
+    assert process.returncode == 0, (tmp_path / 'out.txt').read_text()[-3000:]
+    assert len(kills) >= 2
+    assert digest(folder / '02_label' / 'masks') == digest(whole / '02_label' / 'masks')
+    for path in (whole / '02_label' / 'masks').rglob('*.png'):
+        assert path.read_bytes() == (folder / path.relative_to(whole)).read_bytes()
+    for name, tensor in weights(whole).items():
+        assert torch.equal(weights(folder)[name], tensor), name

@@ -1,0 +1,50 @@
+"""Runs a self-training plan, all of it or in parts. `tools/train.py CONFIG` runs all of it, too.
+
+    python tools/self_train.py configs/self_training/st_tiny_shapes.py --dry-run
+    python tools/self_train.py configs/self_training/st_tiny_shapes.py --until label
+    python tools/self_train.py configs/self_training/st_tiny_shapes.py              # goes on where it stopped
+"""
+import argparse
+import os
+from pathlib import Path
+
+from mmengine.config import Config, DictAction
+from mmseg.registry import RUNNERS
+
+import mmseg_semi  # noqa: F401 (registers the runner)
+from mmseg_semi.engine.cpu import adapt
+
+
+def parse_args() -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='plan: a config with self_training=dict(stages=[...])')
+    parser.add_argument('--work-dir', help='default: work_dir of the config, else work_dirs/CONFIG_NAME')
+    parser.add_argument('--from', dest='start', metavar='STAGE', help='first stage to run; those before must be done')
+    parser.add_argument('--until', metavar='STAGE', help='last stage to run')
+    parser.add_argument('--dry-run', action='store_true', help='only tell which stages are done and which would run')
+    parser.add_argument('--on-stale', choices=['error', 'rerun'], help='stages whose settings have changed since')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+                        help='settings that override the config')
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by the launcher')
+    args = parser.parse_args()
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    return args
+
+
+def main() -> None:
+    """Builds the plan and runs it."""
+    args = parse_args()
+    cfg = Config.fromfile(args.config)
+    cfg.launcher = args.launcher
+    cfg.merge_from_dict(args.cfg_options or {})
+    cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(Path('work_dirs') / Path(args.config).stem)
+    asked = dict(start=args.start, until=args.until, dry_run=args.dry_run or None, on_stale=args.on_stale)
+    cfg.merge_from_dict({f'self_training.{key}': value for key, value in asked.items() if value is not None})
+    adapt(cfg, args.launcher)
+    RUNNERS.build(cfg).train()
+
+
+if __name__ == '__main__':
+    main()
