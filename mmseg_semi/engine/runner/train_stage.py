@@ -1,5 +1,6 @@
 """A stage that is one ordinary training run."""
 import copy
+import itertools
 from pathlib import Path
 from typing import Dict, Optional, Sequence, Union
 
@@ -14,6 +15,7 @@ from mmseg_semi.engine.runner.stage import Stage
 from mmseg_semi.engine.runner.state import usable_checkpoint, write_text
 from mmseg_semi.registry import HOOKS, STAGES
 
+RUNS = itertools.count()
 # Where and how, not what.
 IRRELEVANT = ('work_dir', 'launcher', 'resume', 'env_cfg', 'experiment_name')
 
@@ -112,6 +114,8 @@ class TrainStage(Stage):
         cfg = copy.deepcopy(self.cfg)
         adapt(cfg)
         cfg.work_dir, cfg.launcher, cfg.env_cfg = str(self.folder), self.launcher, self.env_cfg
+        # Else runs of one second would share mmengine's message hub, and with it the best score.
+        cfg.experiment_name = f'{self.folder.name}_{next(RUNS)}'
         checkpoint = usable_checkpoint(self.folder)
         cfg.resume = checkpoint is not None
         if cfg.resume and get_rank() == 0:
