@@ -215,7 +215,7 @@ def test_ramp_and_warm_up(name):
 
     expected = [1] * 4 if name.startswith('ori') else [1, 0.7316, 0.2865, 0]
     assert [weight(share) for share in (0, 0.25, 0.5, 1)] == pytest.approx(expected, abs=5e-5)
-    assert model.warmup_iters == (0 if name in OFFICIAL else ITERATIONS // 10)
+    assert model._warmup == (0 if name in OFFICIAL else ITERATIONS // 10)
 
 
 @pytest.mark.parametrize('name', EVERY)
@@ -309,7 +309,7 @@ def test_runner_builds(name, tmp_path):
     for hook in runner.hooks:
         if type(hook).__name__ == 'EMATeacherHook':
             hook.before_train(runner)
-    assert (runner.model.ramp_iters, runner.model.warmup_iters) == (ITERATIONS, ITERATIONS // 10)
+    assert (runner.model._ramp, runner.model._warmup) == (ITERATIONS, ITERATIONS // 10)
     # Which files, too: labels of the labeled images only, none of them unlabeled.
     labeled, unlabeled = runner.train_loop.dataloader.dataset.datasets
     assert Path(labeled.ann_file).parts[-4:-1] == Path(unlabeled.ann_file).parts[-4:-1] == tuple(split.split('/'))

@@ -33,6 +33,7 @@ semi = dict(
     num_negatives=512,
     share_negatives=False,
     prototype_momentum=0.99,
+    prototype_source='student',  # as the released code; the paper's Eq. 2: 'teacher'
     unseen='mask',  # published: 'zero', by which classes without prototype win over negative cosines
     ramp_mult=-5.0,
     ramp_iters=None,  # the whole run; published: 200 passes over the labeled list
