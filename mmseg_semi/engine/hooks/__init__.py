@@ -1,6 +1,7 @@
 from .channels_last_hook import ChannelsLastHook
 from .ema_teacher_hook import EMATeacherHook
 from .kept_share_hook import KeptShareHook
+from .partition_hook import PartitionHook
 from .prototype_init_hook import PrototypeInitHook
 
-__all__ = ['ChannelsLastHook', 'EMATeacherHook', 'KeptShareHook', 'PrototypeInitHook']
+__all__ = ['ChannelsLastHook', 'EMATeacherHook', 'KeptShareHook', 'PartitionHook', 'PrototypeInitHook']

@@ -1,0 +1,222 @@
+"""Which images are labeled: lists, their digests, and the published partitions by name.
+
+A list holds one image a line; an id is its path below the image folder without suffix, with ``/`` between folders.
+Published lists come in three forms (``image mask``, ``image<tab>mask``, bare ids) and name one image differently;
+:class:`Family` brings them to one.
+"""
+import hashlib
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Dict, Iterable, List, Optional, Sequence, Tuple, Union
+
+from mmseg_semi.datasets.unlabeled import IMG_SUFFIXES
+
+KINDS = ('labeled', 'unlabeled')
+
+
+@dataclass(frozen=True)
+class Family:
+    """Partitions of one data set that come from one set of lists.
+
+    Attributes:
+        pattern (str): Finds the name of an image in the first field of a line.
+        line (str): How our lists write that name; filled with the groups of ``pattern``.
+        settings (dict): Number of labeled images -> (fraction as the papers write it, number of unlabeled images).
+        places (tuple[str, ...]): Where released code keeps the lists; ``{kind}``, ``{count}`` and ``{fraction}``.
+        fine (dict): Labeled images with a mask of VOC's own 1,464, which tells the two families of VOC apart.
+    """
+    pattern: str
+    line: str
+    settings: Dict[int, Tuple[str, int]]
+    places: Tuple[str, ...]
+    fine: Dict[int, int] = field(default_factory=dict)
+
+
+VOC = dict(pattern=r'(\d{4}_\d{6})', line=r'\1')
+BLENDED = {662: ('1_16', 9920), 1323: ('1_8', 9259), 2646: ('1_4', 7936), 5291: ('1_2', 5291)}
+CITY = dict(pattern=r'([a-z-]+)_(\d{6}_\d{6})', line=r'\1/\1_\2')
+UNIMATCH = ('splits/{set}/{name}/{{kind}}.txt', 'partitions/{set}/{name}/{{kind}}.txt')
+
+
+def _unimatch(dataset: str, name: str) -> Tuple[str, ...]:
+    return tuple(place.format(set=dataset, name=name) for place in UNIMATCH)
+
+
+def _difference(total: int, fractions: Dict[int, str]) -> Dict[int, Tuple[str, int]]:
+    return {count: (fraction, total - count) for count, fraction in fractions.items()}
+
+
+# Counts: methods/common.md section 7; places: the released repositories.
+FAMILIES = {
+    'voc_classic': Family(
+        **VOC, settings=_difference(10582, {n: str(n) for n in (92, 183, 366, 732, 1464)}),
+        places=(*_unimatch('pascal', '{count}'), 'data/splits/pascal/{count}/{kind}.txt')),
+    'voc_blended_cps': Family(
+        **VOC, settings=BLENDED, fine={662: 93, 1323: 193, 2646: 388, 5291: 742},
+        places=(*_unimatch('pascal', '{fraction}'),
+                'DATA/pascal_voc/subset_train_aug/train_aug_{kind}_{dashed}.txt')),
+    'voc_blended_u2pl': Family(
+        **VOC, settings=BLENDED, fine={662: 662, 1323: 1323, 2646: 1464, 5291: 1464},
+        places=(*_unimatch('pascal', 'u2pl_{fraction}'), 'data/splits/pascal/{count}/{kind}.txt')),
+    'cityscapes_cps': Family(
+        **CITY, settings=_difference(2975, {100: '1_30', 186: '1_16', 372: '1_8', 744: '1_4', 1488: '1_2'}),
+        places=(*_unimatch('cityscapes', '{fraction}'),
+                'DATA/city/config_new/subset_train/train_aug_{kind}_{dashed}.txt')),
+    'cityscapes_u2pl': Family(
+        **CITY, settings=_difference(2975, {186: '1_16', 372: '1_8', 744: '1_4', 1488: '1_2'}),
+        places=('data/splits/cityscapes/{count}/{kind}.txt', )),
+    'coco': Family(
+        pattern=r'(\d{12})', line=r'\1', places=_unimatch('coco', '{fraction}'),
+        settings=_difference(118287, {232: '1_512', 463: '1_256', 925: '1_128', 1849: '1_64', 3697: '1_32'})),
+    'ade20k': Family(
+        pattern=r'(ADE_train_\d{8})', line=r'\1', places=_unimatch('ade20k', '{fraction}'),
+        settings=_difference(20210, {158: '1_128', 316: '1_64', 631: '1_32', 1263: '1_16', 2526: '1_8', 5052: '1_4',
+                                     10105: '1_2'})),
+}
+
+
+def choices() -> str:
+    """All published partitions, a line per family."""
+    return '\n'.join(f'  {name}: {", ".join(map(str, family.settings))}' for name, family in FAMILIES.items())
+
+
+def digest(ids: Iterable[str]) -> str:
+    """SHA-256 of a list as a set: order, suffixes and where the images lie do not count."""
+    return hashlib.sha256('\n'.join(sorted(ids)).encode()).hexdigest()
+
+
+def image_field(line: str) -> str:
+    """The image of a line: all before a tab, or before a blank that a mask follows (``a b.jpg`` is one image)."""
+    if '\t' in line:
+        return line.split('\t')[0]
+    first, _, second = line.rpartition(' ')
+    return first if all(part.lower().endswith(IMG_SUFFIXES) for part in (first, second)) else line
+
+
+def read_list(path: Union[str, Path]) -> List[str]:
+    """The images of a list, as written, masks left out.
+
+    Args:
+        path (str or Path): Text file of any published form.
+
+    Returns:
+        list[str]: In the file's order.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it names an image twice, or none.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f'list of images not found: {path}')
+    lines = [image_field(line.strip()) for line in Path(path).read_text(encoding='utf-8').splitlines() if line.strip()]
+    if not lines:
+        raise ValueError(f'{path}: the list is empty')
+    if len(set(lines)) < len(lines):
+        seen = set()
+        twice = next(line for line in lines if line in seen or seen.add(line))
+        raise ValueError(f'{path}: {len(lines) - len(set(lines))} images stand twice, such as {twice}')
+    return lines
+
+
+def list_id(line: str, suffixes: Sequence[str]) -> str:
+    """Id of a line: its suffix goes, the longest that fits; backslashes become ``/``."""
+    line = line.replace('\\', '/')
+    lower = line.lower()
+    length = max((len(s) for s in suffixes if lower.endswith(s.lower())), default=0)
+    return line[:len(line) - length].lstrip('/')
+
+
+def published(checkout: Union[str, Path], family: str, setting: Union[str, int]) -> Dict[str, List[str]]:
+    """A published partition in our form, from a checkout of released code or a folder of its two lists.
+
+    Args:
+        checkout (str or Path): Where the lists are.
+        family (str): A key of ``FAMILIES``.
+        setting (str or int): Number of labeled images. A fraction such as ``'1/16'`` is refused: it names different
+            lists in different papers.
+
+    Returns:
+        dict[str, list[str]]: ``labeled`` and ``unlabeled`` ids.
+
+    Raises:
+        FileNotFoundError: If the checkout has no such lists; the message tells where they were looked for.
+        ValueError: If the partition is unknown or its lists are not the published ones.
+    """
+    if family not in FAMILIES:
+        raise ValueError(f'no family of partitions is named {family!r}; there are\n{choices()}')
+    known = FAMILIES[family]
+    if not str(setting).isdigit() or int(setting) not in known.settings:
+        raise ValueError(f'{family} has no partition {str(setting)!r}: name it by its number of labeled images, since '
+                         f'a fraction means different lists in different papers; there are\n{choices()}')
+    count = int(setting)
+    fraction, rest = known.settings[count]
+    if not Path(checkout).is_dir():
+        raise FileNotFoundError(f'folder not found: {checkout}')
+    places = (*known.places, '{kind}.txt')
+    words = dict(count=count, fraction=fraction, dashed=fraction.replace('_', '-'))
+    for place in places:
+        files = {kind: Path(checkout) / place.format(kind=kind, **words) for kind in KINDS}
+        if all(file.is_file() for file in files.values()):
+            break
+    else:
+        looked = ', '.join(place.format(kind='labeled', **words) for place in places)
+        raise FileNotFoundError(f'no lists of {family} {count} in {checkout}: looked for {looked} and unlabeled.txt '
+                                'beside each')
+    ids = {kind: [_published_id(known, line, files[kind]) for line in read_list(files[kind])] for kind in KINDS}
+    for kind, expected in zip(KINDS, (count, rest), strict=True):
+        if len(set(ids[kind])) != expected:
+            raise ValueError(f'{files[kind]}: {len(set(ids[kind]))} different images, but {family} {count} has '
+                             f'{expected} {kind} ones; this is another list')
+    check_disjoint(ids['labeled'], ids['unlabeled'], 'labeled', 'unlabeled')
+    return ids
+
+
+def _published_id(family: Family, line: str, file: Path) -> str:
+    found = re.findall(family.pattern, line.rsplit('/', 1)[-1])
+    if len(found) != 1:
+        raise ValueError(f'{file}: {line!r} names no image of this data set')
+    return re.search(family.pattern, line.rsplit('/', 1)[-1]).expand(family.line)
+
+
+def check_fine(family: str, labeled: Sequence[str], fine: Iterable[str]) -> None:
+    """Compares how many labeled images have a mask of VOC's own with what the family is known for.
+
+    Args:
+        family (str): A key of ``FAMILIES``.
+        labeled (Sequence[str]): Its labeled ids.
+        fine (Iterable[str]): Ids of ``ImageSets/Segmentation/train.txt``.
+
+    Raises:
+        ValueError: If the numbers differ: the lists are the other family's.
+    """
+    expected = FAMILIES[family].fine.get(len(labeled))
+    if expected is None:
+        raise ValueError(f'{family} {len(labeled)}: nothing is known about its fine masks; leave --fine-list out')
+    found = len(set(labeled) & set(fine))
+    if found != expected:
+        raise ValueError(f'{family} {len(labeled)} has {expected} labeled images with a mask of VOC itself, found '
+                         f'{found}: these are the lists of another family')
+
+
+def check_disjoint(one: Iterable[str], other: Iterable[str], name: str, other_name: str) -> None:
+    """Refuses lists that share an image.
+
+    Raises:
+        ValueError: With the number of shared images and one of them.
+    """
+    shared = sorted(set(one) & set(other))
+    if shared:
+        raise ValueError(f'{len(shared)} images are both {name} and {other_name}, such as {shared[0]}')
+
+
+def partition_name(list_file: Optional[str]) -> Optional[str]:
+    """How a run calls its partition: the folders of its list below ``splits``, else the list's folder and file."""
+    if not list_file:
+        return None
+    parts = Path(list_file).with_suffix('').parts
+    if 'splits' in parts:
+        parts = parts[len(parts) - parts[::-1].index('splits'):]
+    else:
+        parts = parts[-2:]
+    return '/'.join(parts[:-1] if len(parts) > 1 and parts[-1] in KINDS else parts)

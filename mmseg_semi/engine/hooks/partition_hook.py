@@ -1,0 +1,116 @@
+"""Says on which images a run is trained and judged, and keeps it in the checkpoints."""
+import json
+from pathlib import Path
+from typing import Dict, Iterator, Optional
+
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from mmseg_semi.datasets.partition import digest, list_id, partition_name
+from mmseg_semi.datasets.unlabeled import IMG_SUFFIXES, SemiDataset
+from mmseg_semi.registry import HOOKS
+
+KEY = 'partition'
+
+
+def sources(dataset) -> Iterator:
+    """The image sets of which a data set is made: wrappers are opened."""
+    parts = getattr(dataset, 'datasets', None) or ([dataset.dataset] if hasattr(dataset, 'dataset') else None)
+    if parts is None:
+        yield dataset
+        return
+    for part in parts:
+        yield from sources(part)
+
+
+def image_ids(dataset) -> Iterator[str]:
+    """Ids of the images of a set: paths below its image folder, without suffix.
+
+    Args:
+        dataset (BaseSegDataset): Or anything with ``get_data_info``; what has no image paths has no ids.
+    """
+    if not hasattr(dataset, 'get_data_info'):
+        return
+    suffix = getattr(dataset, 'img_suffix', ())
+    suffixes = (*IMG_SUFFIXES, *([suffix] if isinstance(suffix, str) else suffix))
+    folder = (getattr(dataset, 'data_prefix', None) or {}).get('img_path') or ''
+    folder = folder.rstrip('/\\')
+    for i in range(len(dataset)):
+        path = dataset.get_data_info(i).get('img_path')
+        if path is None:
+            return
+        yield list_id(path[len(folder):] if path.startswith(folder) else path, suffixes)
+
+
+def describe(dataset) -> Dict[str, object]:
+    """Count and digest of one side.
+
+    Returns:
+        dict: ``count`` (images, one that several sets share counted once), ``sha256``, ``name`` if a list gives it.
+    """
+    ids, names = set(), []
+    for source in sources(dataset):
+        ids.update(image_ids(source))
+        names.append(_name(getattr(source, 'ann_file', None)))
+    name = ' + '.join(sorted({name for name in names if name}))
+    return dict(count=len(ids), sha256=digest(ids), **(dict(name=name) if name else {}))
+
+
+def _name(ann_file: Optional[str]) -> Optional[str]:
+    """What ``make_partition.py`` wrote beside the list, else the list's own path."""
+    info = Path(ann_file).parent / 'partition.json' if ann_file else None
+    try:
+        return json.loads(info.read_text(encoding='utf-8'))['name']
+    except (AttributeError, OSError, ValueError, KeyError, TypeError):
+        return partition_name(ann_file)
+
+
+@HOOKS.register_module()
+class PartitionHook(Hook):
+    """Logs name, count and SHA-256 of the labeled, unlabeled and validation images; they are part of a checkpoint.
+
+    "1/16" names different lists in different papers; the digest names the images. It does not depend on where the
+    data lie, nor on the order of a list. ``checkpoint['meta']['partition']`` holds it.
+
+    Raises:
+        ValueError: If a run is resumed on other labeled or unlabeled images. A run that starts from a checkpoint
+            (``load_from``) may use any.
+    """
+
+    priority = 'VERY_HIGH'  # before anything is trained on the wrong images
+
+    def __init__(self) -> None:
+        self.partition: Dict[str, dict] = {}
+        self.loaded: Dict[str, dict] = {}
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Remembers the images of the checkpoint."""
+        self.loaded = checkpoint.get('meta', {}).get(KEY) or {}
+
+    def before_train(self, runner: Runner) -> None:
+        """Logs, and compares with the run that is resumed."""
+        dataset = runner.train_dataloader.dataset
+        sides = dict(zip(('labeled', 'unlabeled'), dataset.datasets, strict=True)) \
+            if isinstance(dataset, SemiDataset) else dict(labeled=dataset)
+        if runner.val_loop is not None:
+            sides['val'] = runner.val_dataloader.dataset
+        self.partition = {side: describe(part) for side, part in sides.items()}
+        for side, part in self.partition.items():
+            runner.logger.info(f'Partition, {side}: {part.get("name", "no list")}, {part["count"]} images, '
+                               f'SHA-256 {part["sha256"]}')
+        if runner.iter > 0:  # a run that only loads weights begins at 0
+            self._compare()
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Stores it."""
+        checkpoint['meta'][KEY] = self.partition
+
+    def _compare(self) -> None:
+        for side in ('labeled', 'unlabeled'):
+            before, now = self.loaded.get(side), self.partition.get(side)
+            if before and now and before['sha256'] != now['sha256']:
+                raise ValueError(
+                    f'cannot resume: the checkpoint was trained on {before["count"]} {side} images '
+                    f'({before.get("name", "no list")}, SHA-256 {before["sha256"][:16]}), this config has '
+                    f'{now["count"]} ({now.get("name", "no list")}, SHA-256 {now["sha256"][:16]}); set the lists back, '
+                    'or begin a new run from its weights with load_from and without --resume')

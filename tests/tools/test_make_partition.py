@@ -1,0 +1,118 @@
+"""The command lines that write and check partitions."""
+import importlib.util
+import json
+import re
+from argparse import Namespace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+TOOLS = Path(__file__).resolve().parents[2] / 'tools/dataset_converters'
+
+
+@pytest.fixture
+def call(capsys, monkeypatch, data):
+    """Runs a tool in the folder of the data."""
+    monkeypatch.chdir(data)
+
+    def run(tool, *args):
+        spec = importlib.util.spec_from_file_location(tool, TOOLS / f'{tool}.py')
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        code = module.main([str(arg) for arg in args])
+        out, err = capsys.readouterr()
+        return Namespace(returncode=code, stdout=out, stderr=err)
+
+    return run
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Thirty images of six videos, class 2 in one of them only; two images have no mask."""
+    for i in range(32):
+        folder = f'v{i // 5}'
+        image = tmp_path / 'img' / folder / f'{i:02d}.jpg'
+        mask = tmp_path / 'ann' / folder / f'{i:02d}.png'
+        for path in (image, mask):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        label = np.zeros((8, 8), np.uint8)
+        label[:, 4:] = 1
+        label[0] = 255
+        if i == 13:
+            label[3, 3] = 2
+        Image.fromarray(label).save(image)
+        if i < 30:
+            Image.fromarray(label).save(mask)
+    return tmp_path
+
+
+def lists(folder):
+    return [(folder / f'{kind}.txt').read_text().split() for kind in ('labeled', 'unlabeled')]
+
+
+def test_own_data(data, call):
+    args = ('--img-dir', 'img', '--ann-dir', 'ann', '--jobs', 2)
+    done = call('make_partition', *args, '--count', 5, '--out', 'splits/5')
+    assert done.returncode == 0, done.stderr
+    labeled, unlabeled = lists(data / 'splits/5')
+    assert len(labeled) == 5 and 'v2/13' in labeled and len(unlabeled) == 27
+    assert {'v6/30', 'v6/31'} < set(unlabeled) and not set(labeled) & set(unlabeled)
+    info = json.loads((data / 'splits/5/partition.json').read_text())
+    assert info['classes'] == [0, 1, 2] and info['labeled']['count'] == 5
+    assert '30/30' in done.stderr and 'labeled.txt: 5 images' in done.stdout
+    # A second run changes nothing; another draw does not overwrite.
+    again = call('make_partition', *args, '--count', 5, '--out', 'splits/5')
+    assert again.returncode == 0 and 'unchanged' in again.stdout
+    other = call('make_partition', *args, '--fraction', '1/3', '--out', 'splits/5')
+    assert other.returncode == 2 and 'never overwritten' in other.stderr and len(lists(data / 'splits/5')[0]) == 5
+    # A larger fraction contains the smaller one.
+    done = call('make_partition', *args, '--fraction', '1/3', '--out', 'splits/third')
+    assert done.returncode == 0 and set(labeled) < set(lists(data / 'splits/third')[0])
+    assert call('check_split', 'splits/5').returncode == 0
+
+
+def test_groups_keep_images_without_mask_away(data, call):
+    (data / 'ann/v2/10.png').unlink()
+    done = call('make_partition', '--img-dir', 'img', '--ann-dir', 'ann', '--count', 6, '--group-by', '^v.', '--out',
+                'out')
+    labeled, unlabeled = lists(data / 'out')
+    assert done.returncode == 0 and labeled == [f'v2/{i}' for i in (11, 12, 13, 14)]
+    assert 'v2/10' not in unlabeled and len(unlabeled) == 27
+    assert 'whole groups make 4' in done.stdout and '1 images without mask' in done.stdout
+
+
+def test_check_split(data, call):
+    call('make_partition', '--img-dir', 'img', '--ann-dir', 'ann', '--count', 5, '--out', 'out')
+    labeled, unlabeled = lists(data / 'out')
+    (data / 'val.txt').write_text('x/1.jpg\n')
+    assert call('check_split', 'out', '--val', 'val.txt').returncode == 0
+    (data / 'val.txt').write_text(f'x/1.jpg\n{unlabeled[0]}_left.png\n')
+    done = call('check_split', 'out', '--val', 'val.txt', '--img-suffix', '_left.png')
+    assert done.returncode == 1 and f'both unlabeled and val.txt, such as {unlabeled[0]}' in done.stdout
+    (data / 'out/unlabeled.txt').write_text('\n'.join([labeled[0], *unlabeled]))
+    done = call('check_split', 'out')
+    assert done.returncode == 1 and 'both labeled and unlabeled' in done.stdout
+    assert 'not the list that partition.json describes: 28 images, 27' in done.stdout
+    (data / 'out/unlabeled.txt').write_text('\n'.join([unlabeled[0], *unlabeled]))
+    done = call('check_split', 'out')
+    assert done.returncode == 1 and '1 images stand twice' in done.stdout
+    done = call('check_split', 'nowhere')
+    assert done.returncode == 2 and 'nowhere/labeled.txt' in done.stderr and 'Traceback' not in done.stderr
+
+
+def test_mistakes_are_one_line(data, call):
+    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(data / 'ann/v0/00.png')
+    wrong = {
+        ('--img-dir', 'img', '--ann-dir', 'ann', '--count', 5): 'found mode RGB; convert it: .*convert_masks',
+        ('--img-dir', 'nowhere', '--ann-dir', 'ann', '--count', 5): '--img-dir: folder not found: nowhere',
+        ('--img-dir', 'img', '--ann-dir', 'ann', '--count', 99, '--no-stratify'): '30 have masks',
+        ('--img-dir', 'img', '--ann-dir', 'ann', '--seg-map-suffix', '_x.png', '--count', 5): 'ends in _x.png',
+        ('--published', '.', '--family', 'voc_classic', '--setting', '1/16'): 'voc_classic: 92, 183',
+    }
+    for args, told in wrong.items():
+        done = call('make_partition', *args, '--out', 'out')
+        assert done.returncode == 2 and 'Traceback' not in done.stderr, done.stderr
+        assert re.search(told, done.stderr), done.stderr
+    assert not (data / 'out').exists()

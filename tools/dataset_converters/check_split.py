@@ -1,0 +1,81 @@
+"""Checks the lists of a partition: counts, no image twice, nothing on both sides, nothing of the validation set.
+
+    python tools/dataset_converters/check_split.py data/mine/splits/20 --val data/mine/splits/val.txt
+
+Exit status: 0 in order, 1 something is wrong, 2 could not be checked.
+"""
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import List, Optional, Sequence
+
+from mmseg_semi.datasets.partition import KINDS, check_disjoint, digest, list_id, read_list
+from mmseg_semi.datasets.unlabeled import IMG_SUFFIXES
+
+
+def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('folder', type=Path, help='with labeled.txt and unlabeled.txt')
+    parser.add_argument('--val', nargs='+', default=[], type=Path, help='lists of validation and test images')
+    parser.add_argument('--img-suffix', action='append', default=[],
+                        help='ending that some list writes and another does not, e.g. _leftImg8bit.png')
+    return parser.parse_args(argv)
+
+
+def problems(folder: Path, lists: dict) -> List[str]:
+    """What is wrong."""
+    found = []
+    names = list(lists)
+    for i, one in enumerate(names):
+        for other in names[i + 1:]:
+            if one in KINDS or other in KINDS:
+                try:
+                    check_disjoint(lists[one], lists[other], one, other)
+                except ValueError as error:
+                    found.append(str(error))
+    if (folder / 'partition.json').is_file():
+        info = json.loads((folder / 'partition.json').read_text(encoding='utf-8'))
+        for kind in KINDS:
+            if info[kind]['sha256'] != digest(lists[kind]):
+                found.append(f'{kind}.txt is not the list that partition.json describes: {len(lists[kind])} images, '
+                             f'{info[kind]["count"]} when it was made')
+    return found
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Checks and tells.
+
+    Args:
+        argv (Sequence[str], optional): Command line without the program.
+
+    Returns:
+        int: Exit status.
+    """
+    args = parse_args(argv)
+    try:
+        paths = {**{kind: args.folder / f'{kind}.txt' for kind in KINDS}, **{str(path): path for path in args.val}}
+        missing = [str(path) for path in paths.values() if not path.is_file()]
+        if missing:
+            raise FileNotFoundError(f'list of images not found: {", ".join(missing)}')
+        wrong, lists = [], {}
+        for name, path in paths.items():
+            try:
+                lists[name] = [list_id(line, (*IMG_SUFFIXES, *args.img_suffix)) for line in read_list(path)]
+            except ValueError as error:
+                wrong.append(str(error))
+        if not wrong:
+            wrong = problems(args.folder, lists)
+    except (OSError, KeyError, json.JSONDecodeError) as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 2
+    for name, ids in lists.items():
+        print(f'{name}: {len(ids)} images, SHA-256 {digest(ids)[:16]}')
+    for problem in wrong:
+        print(f'wrong: {problem}')
+    return 1 if wrong else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
