@@ -3,8 +3,17 @@ import random
 
 import pytest
 
-from mmseg_semi.datasets.partition import (FAMILIES, check_disjoint, check_fine, digest, image_field, list_id,
-                                           partition_name, published, read_list)
+from mmseg_semi.datasets.partition import (
+    FAMILIES,
+    check_disjoint,
+    check_fine,
+    digest,
+    image_field,
+    list_id,
+    partition_name,
+    published,
+    read_list,
+)
 from mmseg_semi.datasets.partition_draw import draw, group_images
 
 WORDS = {
@@ -17,13 +26,14 @@ FORMS = {
     'unimatch voc': ('voc_classic', 183, 'splits/pascal/183',
                      lambda name: f'JPEGImages/{name}.jpg SegmentationClass/{name}.png'),
     'u2pl voc': ('voc_blended_u2pl', 662, 'data/splits/pascal/662', lambda name: name),
-    'cps voc': ('voc_blended_cps', 1323, 'DATA/pascal_voc/subset_train_aug/train_aug_{kind}_1-8.txt', lambda name: name),
+    'cps voc': ('voc_blended_cps', 1323, 'DATA/pascal_voc/subset_train_aug/train_aug_{kind}_1-8.txt',
+                lambda name: name),
     'unimatch cityscapes': ('cityscapes_cps', 100, 'partitions/cityscapes/1_30', lambda name: (
         f'leftImg8bit/train/{name}_leftImg8bit.png gtFine/train/{name}_gtFine_labelTrainIds.png')),
     'u2pl cityscapes': ('cityscapes_u2pl', 186, 'data/splits/cityscapes/186',
                         lambda name: f'leftImg8bit/train/{name}_leftImg8bit.png'),
-    'cps cityscapes': ('cityscapes_cps', 744, 'DATA/city/config_new/subset_train/train_aug_{kind}_1-4.txt', lambda name: (
-        f'/images/train/{name[7:]}.png\t/segmentation/train/{name[7:]}_gtFine.png')),
+    'cps cityscapes': ('cityscapes_cps', 744, 'DATA/city/config_new/subset_train/train_aug_{kind}_1-4.txt',
+                       lambda name: f'/images/train/{name[7:]}.png\t/segmentation/train/{name[7:]}_gtFine.png'),
     'unimatch v2 ade20k': ('ade20k', 631, 'splits/ade20k/1_32', lambda name: (
         f'images/training/{name}.jpg annotations/training/{name}.png')),
     'folder of lists': ('voc_classic', 92, '{kind}.txt', lambda name: name),

@@ -174,8 +174,8 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     size.add_argument('--count', type=int, help='number of labeled images')
     size.add_argument('--fraction', type=fraction, help='share of the images with masks, such as 1/16')
     mine.add_argument('--seed', type=int, default=0)
-    mine.add_argument('--group-by', metavar='REGEX', help='images of one group (video, patient) stay on one side: '
-                      r"its first (group) in the name, e.g. '^(patient\d+)'; groups are taken while they fit into count")
+    mine.add_argument('--group-by', metavar='REGEX', help='images of one group (video, patient) stay on one side; '
+                      r"e.g. '^(patient\d+)'. Whole groups are taken while they fit into the count")
     mine.add_argument('--no-stratify', dest='stratify', action='store_false', help='do not care for rare classes')
     mine.add_argument('--img-suffix', help='ending of an image, e.g. _leftImg8bit.png (default: common formats)')
     mine.add_argument('--seg-map-suffix', help='ending of a mask, e.g. _gtFine_labelTrainIds.png')

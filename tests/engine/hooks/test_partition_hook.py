@@ -1,0 +1,78 @@
+"""What a run says of its images, keeps in its checkpoints, and refuses on resume."""
+import json
+import logging
+
+import pytest
+import torch
+from mmengine.runner import Runner
+
+from mmseg_semi.datasets.partition import digest
+
+
+def train(cfg):
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    return runner
+
+
+@pytest.fixture
+def make(make_cfg, data_root):
+    """Config whose labeled images are those of a list."""
+    folder = data_root / 'splits/mine/4'
+    folder.mkdir(parents=True)
+    (folder / 'labeled.txt').write_text('0\n1\n2\n3\n')
+    (data_root / 'other.txt').write_text('3\n2\n1\n0\n')
+
+    def make(work_dir, ann_file='splits/mine/4/labeled.txt', **overrides):
+        cfg = make_cfg(work_dir, **{'train_dataloader.dataset.labeled.ann_file': ann_file,
+                                    'default_hooks.partition': dict(type='PartitionHook'), **overrides})
+        cfg.model.type, cfg.custom_hooks = 'SemiEncoderDecoder', cfg.custom_hooks[:1]
+        del cfg.model.prototype_head
+        return cfg
+
+    return make
+
+
+def meta(tmp_path, name):
+    return torch.load(tmp_path / name, weights_only=False)['meta'].get('partition')
+
+
+def test_log_checkpoint_and_resume(make, tmp_path, data_root, caplog):
+    logging.getLogger('mmengine').propagate = True
+    train(make('one', max_iters=3, log_level='INFO'))
+    kept = meta(tmp_path, 'one/iter_3.pth')
+    assert kept['labeled'] == dict(count=4, sha256=digest('0123'), name='mine/4')
+    assert kept['unlabeled'] == dict(count=8, sha256=digest('01234567')) and kept['val']['count'] == 2
+    log = next((tmp_path / 'one').rglob('*.log')).read_text()
+    assert f'Partition, labeled: mine/4, 4 images, SHA-256 {digest("0123")}' in log
+    # The same images in another order, from another file, are the same partition.
+    resumed = dict(resume=True, load_from=str(tmp_path / 'one/iter_3.pth'))
+    train(make('two', 'other.txt', max_iters=4, **resumed))
+    (data_root / 'other.txt').write_text('3\n2\n1\n5\n')
+    with pytest.raises(ValueError, match='cannot resume: .* 4 labeled images .mine/4, SHA-256 .* load_from'):
+        train(make('three', 'other.txt', max_iters=4, **resumed))
+    train(make('four', 'other.txt', max_iters=3, load_from=resumed['load_from']))  # only its weights
+    assert meta(tmp_path, 'four/iter_3.pth')['labeled']['sha256'] == digest('3215')
+
+
+def test_a_name_given_by_make_partition_wins(make, tmp_path, data_root):
+    (data_root / 'splits/mine/4/partition.json').write_text(json.dumps(dict(name='voc_classic/183')))
+    train(make('one', max_iters=3))
+    assert meta(tmp_path, 'one/iter_3.pth')['labeled']['name'] == 'voc_classic/183'
+
+
+def test_supervised_runs_on_stock_datasets(make, tmp_path):
+    cfg = make('one', max_iters=3)
+    labeled = cfg.train_dataloader.dataset.labeled
+    cfg.train_dataloader = dict(
+        batch_size=2, num_workers=0, sampler=dict(type='InfiniteSampler', shuffle=True),
+        dataset=dict(type='RepeatDataset', times=2, dataset=dict(
+            type='ConcatDataset', datasets=[labeled, dict(labeled, ann_file='other.txt')])))
+    cfg.model.type, cfg.custom_hooks = 'EncoderDecoder', []
+    for key in ('labeler', 'branches', 'joint_forward', 'start_iter', 'eval_with'):
+        cfg.model.pop(key)
+    cfg.model.data_preprocessor = dict(type='SegDataPreProcessor', size=(33, 33), mean=[0.] * 3, std=[255.] * 3)
+    cfg.val_evaluator = dict(type='IoUMetric')
+    train(cfg)
+    assert meta(tmp_path, 'one/iter_3.pth')['labeled'] == dict(count=4, sha256=digest('0123'), name='{} + {}'.format(
+        'data/other', 'mine/4'))
