@@ -2,6 +2,7 @@ from .camvid import CamVidDataset
 from .class_index import ClassIndex, image_ids
 from .collate import semi_collate
 from .guide import GuidedPairDataset, draw_guide
+from .load_bands import LoadBands
 from .pseudo_labeled import PseudoLabeledDataset
 from .sampler import LabeledUnlabeledSampler
 from .shapes import ShapesDataset
@@ -9,7 +10,7 @@ from .transforms import CheckSegMap, RandomScale, StrongAugment
 from .unlabeled import SemiDataset, UnlabeledDataset
 
 __all__ = [
-    'CamVidDataset', 'CheckSegMap', 'ClassIndex', 'GuidedPairDataset', 'LabeledUnlabeledSampler',
+    'CamVidDataset', 'CheckSegMap', 'ClassIndex', 'GuidedPairDataset', 'LabeledUnlabeledSampler', 'LoadBands',
     'PseudoLabeledDataset', 'RandomScale', 'SemiDataset', 'ShapesDataset', 'StrongAugment', 'UnlabeledDataset',
     'draw_guide', 'image_ids', 'semi_collate'
 ]

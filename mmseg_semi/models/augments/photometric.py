@@ -4,6 +4,7 @@ The formulas are those of torchvision and PIL, the units of the published recipe
 (its own ``adjust_brightness`` and ``adjust_contrast`` are other operations under the same names).
 """
 import math
+import warnings
 from typing import Tuple
 
 import torch
@@ -58,17 +59,18 @@ class ColorJitter(BatchAugment):
     """Random brightness, contrast, saturation and hue, as in torchvision, with factors per image.
 
     The factors are uniform in [max(0, 1 - x), 1 + x], that of the hue in [-x, x] turns. The operations follow each
-    other in one random order per call (torchvision: per image). An operation of range 0 is skipped.
+    other in one random order per call (torchvision: per image). An operation of range 0 is skipped; on images that do
+    not have 3 channels saturation and hue are, which have no meaning there, and one warning says so.
 
     Args:
         brightness (float): Range, at least 0.
         contrast (float): Range, at least 0.
-        saturation (float): Range, at least 0; needs RGB.
-        hue (float): Range in turns of the color wheel, in [0, 0.5]; needs RGB.
+        saturation (float): Range, at least 0; of RGB images.
+        hue (float): Range in turns of the color wheel, in [0, 0.5]; of RGB images.
         prob (float): Probability to change an image, in [0, 1].
 
     Raises:
-        ValueError: If an option is out of range; when called, if saturation or hue meet images that are not RGB.
+        ValueError: If an option is out of range.
     """
 
     def __init__(self,
@@ -98,24 +100,23 @@ class ColorJitter(BatchAugment):
 
     def apply(self, view: View, params: Params) -> View:
         """See :meth:`BatchAugment.apply`."""
-        for name in ('saturation', 'hue'):
-            if name in params['order']:
-                _check_rgb(view.images, f'{name} of ColorJitter')
         images = view.images
         for name in params['order']:
+            if name in ('saturation', 'hue') and not _is_rgb(images, f'{name} of ColorJitter'):
+                continue
             images = JITTERS[name](images, _per_image(params[name], images))
         return view.with_images(torch.where(_per_image(params['gate'], images), images, view.images))
 
 
 @BATCH_AUGMENTS.register_module()
 class RandomGrayscale(BatchAugment):
-    """Replaces all channels of an image by its luma.
+    """Replaces all channels of an RGB image by its luma; images of other channels stay as they are, with a warning.
 
     Args:
         prob (float): Probability per image, in [0, 1].
 
     Raises:
-        ValueError: If ``prob`` is out of range; when called, if the images are not RGB.
+        ValueError: If ``prob`` is out of range.
     """
 
     def __init__(self, prob: float = 0.2) -> None:
@@ -128,7 +129,8 @@ class RandomGrayscale(BatchAugment):
 
     def apply(self, view: View, params: Params) -> View:
         """See :meth:`BatchAugment.apply`."""
-        _check_rgb(view.images, 'RandomGrayscale')
+        if not _is_rgb(view.images, 'RandomGrayscale'):
+            return view
         return view.with_images(torch.where(_per_image(params['gate'], view.images), gray(view.images), view.images))
 
 
@@ -175,6 +177,8 @@ def _per_image(values: Tensor, images: Tensor) -> Tensor:
     return values.to(images.device, non_blocking=True)[:, None, None, None]
 
 
-def _check_rgb(images: Tensor, who: str) -> None:
+def _is_rgb(images: Tensor, who: str) -> bool:
     if images.shape[1] != 3:
-        raise ValueError(f'{who} needs RGB images of 3 channels, got {images.shape[1]} channels')
+        warnings.warn(
+            f'{who} is left out: it needs RGB, and these images have {images.shape[1]} channels', stacklevel=2)
+    return images.shape[1] == 3

@@ -114,9 +114,15 @@ def test_images_that_are_not_rgb(channels):
         one = {k: v if k == 'order' else v[i:i + 1] for k, v in params.items()}
         single = augment.apply(View(view.images[i:i + 1], view.target), one).images
         torch.testing.assert_close(out[i:i + 1], single)
-    for augment in (ColorJitter(0, 0, 0.5, 0), ColorJitter(0, 0, 0, 0.1), RandomGrayscale()):
-        with pytest.raises(ValueError, match=f'got {channels} channels'):
-            augment(view, seeded(0))
+    # What has no meaning without RGB is left out, and the rest is drawn as if it were there.
+    for augment in (ColorJitter(0, 0, 0.5, 0, 1.), ColorJitter(0, 0, 0, 0.1, 1.), RandomGrayscale(1.)):
+        with pytest.warns(UserWarning, match=f'left out: it needs RGB, and these images have {channels} channels'):
+            assert torch.equal(augment(view, seeded(0)).images, view.images)
+    with pytest.warns(UserWarning, match='hue of ColorJitter'):
+        colored = ColorJitter(0.5, 0.5, 0.5, 0.1, prob=1.)
+        params = colored.draw(view, seeded(0))
+        gray_only = {**params, 'order': [name for name in params['order'] if name in ('brightness', 'contrast')]}
+        assert torch.equal(colored.apply(view, params).images, colored.apply(view, gray_only).images)
 
 
 def test_nothing_to_do_is_free():
