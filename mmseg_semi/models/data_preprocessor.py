@@ -16,7 +16,7 @@ class SemiSegDataPreProcessor(BaseDataPreprocessor):
     Images travel as uint8 and arrive as RGB in [0, 1], since the batch augments work on that range; the segmentor calls
     :meth:`normalize` right before a network sees them. Padding is right and bottom and is recorded in
     ``SemiBatch.valid``. A batch without the keys ``labeled`` and ``unlabeled`` (validation, test, a plain training
-    batch) goes through mmseg's own ``SegDataPreProcessor`` unchanged.
+    batch) goes through mmseg's own ``SegDataPreProcessor`` unchanged, but with any number of channels.
 
     Args:
         mean (Sequence[float]): Per channel, RGB order, in 0..255.
@@ -54,8 +54,10 @@ class SemiSegDataPreProcessor(BaseDataPreprocessor):
             pad_val=pad_val,
             seg_pad_val=seg_pad_val)
         self.pad_val = pad_val
-        self.plain = MODELS.build(dict(shared, mean=list(mean), std=list(std), test_cfg=test_cfg))
-        self.unit = MODELS.build(dict(shared, mean=[0.] * len(mean), std=[255.] * len(mean)))
+        # One value stands for all channels; OneDL's takes 1 or 3 of them, its buffers any number.
+        self.plain = MODELS.build(dict(shared, mean=[0.], std=[1.], test_cfg=test_cfg))
+        self.plain.mean, self.plain.std = (torch.tensor(values).view(-1, 1, 1) for values in (mean, std))
+        self.unit = MODELS.build(dict(shared, mean=[0.], std=[255.]))
         self.register_buffer('mean', torch.tensor(mean).view(-1, 1, 1) / 255, persistent=False)
         self.register_buffer('std', torch.tensor(std).view(-1, 1, 1) / 255, persistent=False)
 
