@@ -145,7 +145,8 @@ def _read_checkpoint(path: str) -> dict:
         content = CheckpointLoader.load_checkpoint(path, map_location='cpu', logger='silent')
     except Exception as error:
         reason = str(error).strip().splitlines()[:1]
-        raise ValueError(f'{path} cannot be read as a checkpoint: {type(error).__name__} {"".join(reason)}') from error
+        raise ValueError(f'{path} is no checkpoint that torch can read ({type(error).__name__} {"".join(reason)}); '
+                         'expected a file that tools/train.py wrote') from error
     if not isinstance(content, dict):
         raise ValueError(f'{path}: a checkpoint is a dict of tensors, found a {type(content).__name__}')
     return content
