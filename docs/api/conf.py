@@ -19,6 +19,7 @@ autodoc_member_order = 'bysource'
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 add_module_names = False
+highlight_language = 'none'  # literal blocks are equations
 html_theme = 'alabaster'
 html_theme_options = {'page_width': '1100px', 'sidebar_width': '300px'}
 html_show_copyright = html_show_sourcelink = False
