@@ -116,8 +116,11 @@ def main() -> int:
         print(f'\nerror: the GPU memory is too small for --batch-size {args.batch_size}; the same command with a '
               'smaller one, or with --device cpu, continues', file=sys.stderr)
         return 1
+    except OSError as error:  # such as a full disk
+        print(f'\nerror: {error}; the same command continues', file=sys.stderr)
+        return 1
     for path, reason in job.failures:
-        print(f'error: {path} cannot be read: {reason}', file=sys.stderr)
+        print(f'error: {path}: {reason}', file=sys.stderr)
     print(f'{job.counts["made"]} masks made, {job.counts["kept"]} were up to date, {len(job.failures)} files failed; '
           f'areas of the classes: {job.output.areas}')
     return 1 if job.failures else 0

@@ -170,7 +170,7 @@ def test_an_unreadable_image_is_named_and_the_others_go_on(predict):
     Path('in/broken.mp4').write_text('no video')
     status, printed, errors = predict(images=['in', 'in/*.mp4'])
     assert status == 1 and '5 masks made' in printed and '2 files failed' in printed
-    assert 'in/broken.jpg cannot be read' in errors and 'in/broken.mp4 cannot be read' in errors
+    assert 'in/broken.jpg: ' in errors and 'in/broken.mp4: OpenCV cannot decode the file' in errors
     assert 'Traceback' not in errors and 'broken' not in Path('out/areas.csv').read_text()
 
 
@@ -185,14 +185,21 @@ def test_a_video_gives_a_mask_per_frame_and_an_overlay_video(predict):
         5, 7, 48]
     names = [line.split(',')[0] for line in Path('out/areas.csv').read_text().splitlines()[1::4]]
     assert names == [*frames, 'in/2.png']
-    Path('out/masks/drive.mp4/000003.png').unlink()  # as if killed before the end
+    Path('out/masks/drive.mp4/000003.png').rename('out/masks/drive.mp4/.000003.1.part.png')  # as a kill leaves it
     Path('out/overlays/drive.mp4').unlink()
     again = predict(images=['drive.mp4', 'in/2.png'])[1]
     assert '1 masks made, 5 were up to date' in again and Path('out/overlays/drive.mp4').is_file()
     assert '0 masks made, 6 were up to date' in predict(images=['drive.mp4', 'in/2.png'])[1]
     write_video('drive.mp4', count=3)
     assert '3 masks made, 1 were up to date' in predict(images=['drive.mp4', 'in/2.png'])[1]
-    assert files('out/masks/drive.mp4') == ['000000.png', '000001.png', '000002.png']
+    assert [name for name in files('out/masks/drive.mp4') if name[0] != '.'] == [f'00000{i}.png' for i in range(3)]
+
+
+def test_a_folder_that_cannot_be_written_is_told_in_one_line(predict):
+    Path('out').mkdir()
+    Path('out/masks').write_text('in the way')
+    status, _, errors = predict()
+    assert status == 1 and errors.splitlines()[-1].startswith('error: ') and 'masks' in errors.splitlines()[-1]
 
 
 def test_nothing_half_is_left(tool, tmp_path):
@@ -223,6 +230,7 @@ def test_wrong_inputs_are_told_in_one_line(predict, args, message):
     (['--cfg-options', 'model.decode_head.num_classes=5'],
      'error: net.pth does not fit config.py: decode_head.conv_seg.weight is (4, 12, 1, 1) in the checkpoint and '
      '(5, 12, 1, 1) in the config'),
+    (['--cfg-options', 'model.backbone.depth=1'], 'error: config.py: its model cannot be built: KeyError'),
     (['--cfg-options', 'model.backbone.depth=34'], 'tensors are missing, the first is backbone.'),
 ])
 def test_wrong_options_are_told_in_one_line(predict, options, message):

@@ -24,15 +24,22 @@ AS_IT_IS = 'laptop'  # the profile of tools/bench_camvid.py that changes nothing
 
 
 def find_configs(root: Path) -> Dict[str, List[Path]]:
-    """Collection -> its configs, both sorted.
+    """Collection -> its configs, at any depth, both sorted.
 
     Raises:
         FileNotFoundError: If there is no config.
+        ValueError: If two configs have one name, by which mim would not tell them apart.
     """
     found: Dict[str, List[Path]] = {}
-    for path in sorted((root / 'configs').glob('*/*.py')):
-        if not path.parent.name.startswith(('_', '.')):
-            found.setdefault(path.parent.name, []).append(path)
+    seen: Dict[str, Path] = {}
+    for path in sorted((root / 'configs').glob('*/**/*.py')):
+        name = path.relative_to(root / 'configs').parts[0]
+        if name.startswith(('_', '.')):
+            continue
+        if path.name in seen:
+            raise ValueError(f'{seen[path.name]} and {path} have one name; rename one of them')
+        seen[path.name] = path
+        found.setdefault(name, []).append(path)
     if not found:
         raise FileNotFoundError(f'no config in {root / "configs"}/COLLECTION/; expected a checkout of mmseg_semi')
     return found
@@ -45,7 +52,8 @@ def architecture(cfg: Config) -> List[str]:
         return []
     backbone = model.backbone.get('model_name') or model.backbone.type
     depth = f'-{model.backbone.depth}' if 'depth' in model.backbone else ''
-    return [model.type, f'{backbone}{depth}', model.decode_head.type]
+    head = model.decode_head[-1] if isinstance(model.decode_head, list) else model.decode_head  # the last of a cascade
+    return [model.type, f'{backbone}{depth}', head.type]
 
 
 def dataset(cfg: Config) -> Optional[str]:
@@ -67,8 +75,8 @@ def read_scores(path: Path) -> Dict[str, Dict[int, float]]:
     return scores
 
 
-def describe(root: Path, path: Path, scores: Dict[int, float]) -> dict:
-    """The entry of one config.
+def describe(root: Path, name: str, path: Path, scores: Dict[int, float]) -> dict:
+    """The entry of one config of the collection ``name``.
 
     Raises:
         ValueError: If it cannot be read.
@@ -78,7 +86,7 @@ def describe(root: Path, path: Path, scores: Dict[int, float]) -> dict:
         found = {'Training Data': dataset(cfg), 'Architecture': architecture(cfg)}
     except Exception as error:  # a config is a program
         raise ValueError(f'{path} cannot be described: {type(error).__name__}: {error}') from error
-    entry = {'Name': path.stem, 'In Collection': path.parent.name, 'Config': path.relative_to(root).as_posix(),
+    entry = {'Name': path.stem, 'In Collection': name, 'Config': path.relative_to(root).as_posix(),
              'Metadata': {key: value for key, value in found.items() if value}}
     if scores:
         entry['Results'] = [{
@@ -102,14 +110,15 @@ def collection(root: Path, name: str, models: List[dict]) -> dict:
 def make_index(root: Path) -> Dict[Path, str]:
     """Every file and its text."""
     collections, scores = find_configs(root), read_scores(root / 'docs' / 'benchmarks' / 'camvid.json')
-    paths = [path for members in collections.values() for path in members]
-    unknown = sorted(set(scores) - {path.relative_to(root).as_posix() for path in paths})
+    paths = [(name, path) for name, members in collections.items() for path in members]
+    configs = {path: path.relative_to(root).as_posix() for _, path in paths}
+    unknown = sorted(set(scores) - set(configs.values()))
     if unknown:
         raise ValueError(f'docs/benchmarks/camvid.json has rows of {", ".join(unknown)}, which is not there; rename '
                          'the config in the rows, too')
     entries: Dict[str, List[dict]] = {name: [] for name in collections}
-    for path in track_iter_progress(paths, file=sys.stderr):
-        entries[path.parent.name].append(describe(root, path, scores.get(path.relative_to(root).as_posix(), {})))
+    for name, path in track_iter_progress(paths, file=sys.stderr):
+        entries[name].append(describe(root, name, path, scores.get(configs[path], {})))
     print(file=sys.stderr)
     files = {root / 'model-index.yml': {'Import': [f'configs/{name}/metafile.yml' for name in collections]}}
     for name, models in entries.items():

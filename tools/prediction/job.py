@@ -11,6 +11,8 @@ from .network import Picture, Predictor
 from .outputs import Output
 from .video import count_frames, frames, paint_video
 
+FRAMES = '[0-9]*.png'  # the masks of a video; not the half files that a killed process leaves, which begin with a dot
+
 
 class Waiting(NamedTuple):
     """A picture that waits for its batch: names, stamp and whether it gets an overlay."""
@@ -41,18 +43,16 @@ class Job:
 
     def run(self, sources: Sequence[Source]) -> None:
         """Predicts what is not there yet and writes the table of areas; :attr:`failures` holds (path, reason)."""
-        todo = [source for source in sources if not self._done(source)]
-        total = sum(max(1, count_frames(source.path)) if source.is_video else 1 for source in todo)
-        self._bar = ProgressBar(total) if todo else None
-        for source in todo:
+        self._bar = ProgressBar(sum(count_frames(s.path) or 1 if s.is_video else 1 for s in sources))
+        for source in sources:
             try:
-                self._video(source) if source.is_video else self._image(source)
+                if not self._done(source):
+                    self._video(source) if source.is_video else self._image(source)
             except (Unreadable, FileNotFoundError) as error:
                 self.failures.append((str(source.path), str(error)))
                 self._bar.update()
         self._flush()
-        if todo:
-            print()
+        print()
         # In the order of the sources, whatever the batches were; a video's frames in theirs.
         order = {source.name: i for i, source in enumerate(sources)}
         ranked = sorted(self.areas, key=lambda name: (order.get(name, order.get(name.rpartition('/')[0], 0)), name))
@@ -60,7 +60,7 @@ class Job:
 
     def _done(self, source: Source) -> bool:
         """Whether nothing is left to do; then its areas are read from the masks."""
-        if self.overwrite or not source.path.is_file():
+        if self.overwrite:
             return False
         out, stamp = self.output, self.output.stamp(source.path)
         if not source.is_video:
@@ -68,7 +68,7 @@ class Job:
                 return False
             self._known(source.name, source.key)
             return True
-        keys = sorted(f'{source.key}/{path.stem}' for path in (out.masks / source.key).glob('*.png'))
+        keys = sorted(f'{source.key}/{path.stem}' for path in (out.masks / source.key).glob(FRAMES))
         if not (keys and self._overlay_video(source).is_file() and all(out.has(key, stamp) for key in keys)):
             return False
         for key in keys:
@@ -78,6 +78,7 @@ class Job:
     def _known(self, name: str, key: str) -> None:
         self.areas[name] = self.output.count(self.output.read_mask(key))
         self.counts['kept'] += 1
+        self._bar.update()
 
     def _image(self, source: Source) -> None:
         stamp, picture = self.output.stamp(source.path), self.predictor.read(source.path)
@@ -91,12 +92,11 @@ class Job:
             name, key = f'{source.name}/{last:06d}', f'{source.key}/{last:06d}'
             if not self.overwrite and self.output.has(key, stamp):
                 self._known(name, key)
-                self._bar.update()
                 continue
             self._add(Waiting(name, key, stamp, self.predictor.read(frame), overlay=False))
         self._flush()
         for folder in (self.output.masks, self.output.confidence):  # of a longer video of this name
-            for path in (folder / source.key).glob('*.png'):
+            for path in (folder / source.key).glob(FRAMES):
                 if int(path.stem) > last:
                     path.unlink()
 

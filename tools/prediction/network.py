@@ -11,6 +11,7 @@ from mmengine.dataset import Compose
 from mmengine.model import revert_sync_batchnorm
 from mmengine.runner import CheckpointLoader
 from mmseg.apis import init_model
+from mmseg.datasets.transforms import LoadImageFromNDArray
 from torch import nn
 
 from mmseg_semi.environment import allow_own_checkpoints
@@ -67,7 +68,7 @@ class Predictor:
                              'tools/train.py was given (for self-training, that of a stage)')
         content = _read_checkpoint(checkpoint)
         self.pipeline = test_pipeline(cfg)
-        self.model = revert_sync_batchnorm(init_model(cfg, device='cpu'))
+        self.model = _build(cfg)
         self.network = _choose(self.model, network)
         _fill(self.model, content.get('state_dict', content), f'{checkpoint} does not fit {cfg.filename}')
         meta = content.get('meta', {}).get('dataset_meta') or _dataset_meta(cfg)
@@ -94,7 +95,7 @@ class Predictor:
     def _read(self, source: Union[Path, np.ndarray]) -> Picture:
         load, *rest = self._steps.transforms
         if isinstance(source, np.ndarray):
-            results = dict(img=source, img_path=None, img_shape=source.shape[:2], ori_shape=source.shape[:2])
+            results = LoadImageFromNDArray(to_float32=getattr(load, 'to_float32', False))(dict(img=source))
         else:
             results = load(dict(img_path=str(source)))
         if results is None:
@@ -150,6 +151,13 @@ def _read_checkpoint(path: str) -> dict:
     if not isinstance(content, dict):
         raise ValueError(f'{path}: a checkpoint is a dict of tensors, found a {type(content).__name__}')
     return content
+
+
+def _build(cfg: Config) -> nn.Module:
+    try:
+        return revert_sync_batchnorm(init_model(cfg, device='cpu'))  # SyncBN has no CPU kernel
+    except Exception as error:  # registries, asserts and constructors raise whatever they like
+        raise ValueError(f'{cfg.filename}: its model cannot be built: {type(error).__name__}: {error}') from error
 
 
 def _choose(model: nn.Module, network: Optional[str]) -> str:

@@ -83,6 +83,10 @@ def test_mistakes_are_told_in_one_line(call, project):
     config.rename(project / 'configs/ours/ours_c.py')
     status, _, errors = call()
     assert status == 2 and 'has rows of configs/ours/ours_a.py, which is not there' in errors.splitlines()[-1]
+    (project / 'configs/plans/ours_b.py').write_text('')
+    status, _, errors = call()
+    assert status == 2 and 'configs/plans/ours_b.py have one name' in errors
+    (project / 'configs/plans/ours_b.py').unlink()
     config.write_text('model = dict(')
     status, _, errors = call()
     assert status == 2 and f'error: {config} cannot be described: ' in errors
@@ -100,7 +104,7 @@ def test_the_files_of_the_repository_are_up_to_date_and_readable():
     index = modelindex.load(str(ROOT / 'model-index.yml'))
     index.build_models_with_collections()
     models = {model.config: model for model in index.models}
-    assert set(models) == {path.relative_to(ROOT).as_posix() for path in (ROOT / 'configs').glob('[!_]*/*.py')}
+    assert set(models) == {path.relative_to(ROOT).as_posix() for path in (ROOT / 'configs').glob('[!_]*/**/*.py')}
     rows = json.loads((ROOT / 'docs/benchmarks/camvid.json').read_text())['rows']
     ran = {row['config'] for row in rows if row['profile'] == 'laptop'}
     assert ran and {path for path, model in models.items() if model.results} == ran  # nothing that was not run
