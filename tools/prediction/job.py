@@ -47,7 +47,7 @@ class Job:
         for source in sources:
             try:
                 if not self._done(source):
-                    self._video(source) if source.is_video else self._image(source)
+                    (self._video if source.is_video else self._image)(source)
             except (Unreadable, FileNotFoundError) as error:
                 self.failures.append((str(source.path), str(error)))
                 self._bar.update()
