@@ -1,9 +1,35 @@
-"""Builds the distribution ``mmseg-semi``; the requirements come from the files in ``requirements/``."""
+"""Builds the distribution ``mmseg-semi``; the requirements come from the files in ``requirements/``.
+
+As in OpenMMLab's packages, configs, tools and model-index.yml are installed too: in ``mmseg_semi/.mim``, where mim
+looks for them.
+"""
+import os
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
+MIM = ('configs', 'tools', 'model-index.yml')
+
+
+class BuildWithMim(build_py):
+    """Puts ``.mim`` beside the modules: copies in the build folder, links in the checkout for ``pip install -e``."""
+
+    def run(self) -> None:
+        super().run()
+        editable = getattr(self, 'editable_mode', False)
+        folder = (ROOT if editable else Path(self.build_lib)) / 'mmseg_semi' / '.mim'
+        shutil.rmtree(folder, ignore_errors=True)  # an earlier build may hold configs that are gone by now
+        folder.mkdir(parents=True)
+        for name in MIM:
+            if editable:
+                os.symlink(Path('..', '..', name), folder / name)
+            elif (ROOT / name).is_dir():
+                shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns('__pycache__', '.*'))
+            else:
+                shutil.copy(ROOT / name, folder / name)
 
 
 def requirements(name: str) -> list[str]:
@@ -38,8 +64,9 @@ setup(
         'Programming Language :: Python :: 3.13',
         'Topic :: Scientific/Engineering :: Image Recognition',
     ],
+    cmdclass={'build_py': BuildWithMim},
     packages=find_packages(include=['mmseg_semi', 'mmseg_semi.*']),
     python_requires='>=3.10',
     install_requires=requirements('runtime'),
-    extras_require={name: requirements(name) for name in ('onedl', 'openmmlab', 'demo', 'tests')},
+    extras_require={name: requirements(name) for name in ('onedl', 'openmmlab', 'demo', 'docs', 'tests')},
     zip_safe=False)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Sets up an environment, then runs something in it; a second call finds the environment ready.
-#     bash tools/quickstart.sh [demo|test|lint|setup|test-openmmlab]      (default: demo)
+#     bash tools/quickstart.sh [demo|test|lint|api|setup|test-openmmlab]      (default: demo)
 # PYTHON chooses the interpreter (3.10 to 3.13). Everything lands in .venv (test-openmmlab: in .venv-openmmlab).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -119,7 +119,7 @@ run_tests() {
 }
 
 case $TASK in
-    setup | demo | test | lint)
+    setup | demo | test | lint | api)
         make_venv .venv
         once .venv install_default
         ;;
@@ -129,7 +129,7 @@ case $TASK in
         ;;
     *)
         STEP="reading the command line"
-        echo "usage: bash tools/quickstart.sh [demo|test|lint|setup|test-openmmlab], not '$TASK'" >&2
+        echo "usage: bash tools/quickstart.sh [demo|test|lint|api|setup|test-openmmlab], not '$TASK'" >&2
         exit 2
         ;;
 esac
@@ -146,6 +146,11 @@ case $TASK in
     lint)
         STEP="checking the code with ruff"
         .venv/bin/python -m ruff check .
+        ;;
+    api)
+        STEP="building the API reference"
+        .venv/bin/python -c 'import sphinx' 2> /dev/null || .venv/bin/python -m pip install -r requirements/docs.txt
+        PYTHON=.venv/bin/python bash tools/build_api.sh
         ;;
     test-openmmlab)
         run_tests .venv-openmmlab 'not slow'

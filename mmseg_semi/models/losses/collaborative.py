@@ -198,7 +198,7 @@ class ImageWeightedCrossEntropy(nn.Module):
 
         L_u = (1 / |S|) sum_{(b, p) in S} w_b l_bp
 
-    Divisor: |S|, by ``mean_over``. Every pixel with a label trains, whatever its confidence.
+    Divisor: ``|S|``, by ``mean_over``. Every pixel with a label trains, whatever its confidence.
 
     Args:
         threshold (float): delta_u, in [0, 1], which the weights of the images count against.

@@ -1,0 +1,330 @@
+"""tools/predict.py: which files, what is written, that it continues, and that it agrees with tools/test.py."""
+import csv
+import importlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.runner import Runner
+from PIL import Image
+
+from mmseg_semi.registry import MODELS
+
+ROOT = Path(__file__).resolve().parents[2]
+CLASSES, PALETTE = ('sky', 'road', 'car', 'tree'), [[0, 0, 0], [200, 0, 0], [0, 200, 0], [0, 0, 200]]
+
+
+@pytest.fixture(scope='module')
+def tool():
+    """The script as a module."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / 'tools')
+        yield importlib.import_module('predict')
+
+
+@pytest.fixture
+def project(tmp_path, tiny_pcr_cfg, monkeypatch):
+    """A config, an untrained checkpoint whose student says the opposite of its teacher, and a few images."""
+    rng = np.random.default_rng(0)
+    for i, (name, size) in enumerate([('in/a/0.png', (33, 33)), ('in/b/0.png', (33, 33)), ('in/b/1.jpg', (29, 41)),
+                                      ('in/2.png', (33, 33)), ('in/3.png', (33, 33))]):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        blocks = np.kron(rng.integers(256, size=(6, 6, 3)), np.ones((8, 8, 1)))[:size[0], :size[1]]
+        cv2.imwrite(str(path), (blocks * (0.4 + 0.1 * i)).astype(np.uint8))
+    load = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='PackSegInputs')]
+    dataset = dict(type='BaseSegDataset', data_root=str(tmp_path / 'absent'), pipeline=load,
+                   data_prefix=dict(img_path='img', seg_map_path='ann'),
+                   metainfo=dict(classes=CLASSES, palette=PALETTE))
+    cfg = Config(dict(custom_imports=dict(imports=['mmseg_semi']), default_scope='mmseg', model=tiny_pcr_cfg,
+                      test_dataloader=dict(batch_size=1, dataset=dataset)))
+    cfg.dump(str(tmp_path / 'config.py'))
+    model = MODELS.build(tiny_pcr_cfg)
+    model.decode_head.conv_seg.weight.data.mul_(30)  # a network that is sure of more than one class
+    model.copy_student_to_teacher()
+    model.decode_head.conv_seg.weight.data.neg_()
+    torch.save(dict(state_dict=model.state_dict()), tmp_path / 'net.pth')
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def predict(tool, project, monkeypatch, capfd):
+    """Function that runs the tool on these images; returns exit status, stdout, stderr."""
+
+    def run(*args, images=('in', ), out='out'):
+        command = ['predict.py', 'config.py', 'net.pth', *images, '--out', out, '--device', 'cpu', *args]
+        monkeypatch.setattr(sys, 'argv', [str(part) for part in command])
+        before = signal.getsignal(signal.SIGTERM)
+        try:
+            status = tool.main()
+        except SystemExit as stop:
+            status = stop.code
+        finally:
+            signal.signal(signal.SIGTERM, before)
+        return (status, *capfd.readouterr())
+
+    return run
+
+
+def files(folder):
+    return sorted(p.relative_to(folder).as_posix() for p in Path(folder).rglob('*') if p.is_file())
+
+
+def write_video(path, count=5, size=(48, 32)):
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'mp4v'), 7, size)
+    for i in range(count):
+        writer.write(np.full((size[1], size[0], 3), 40 * i, np.uint8))
+    writer.release()
+
+
+def test_a_folder_gives_masks_overlays_confidence_and_areas(predict):
+    status, printed, _ = predict('--confidence', '--opacity', '0.25')
+    assert status == 0 and '5 masks made, 0 were up to date, 0 files failed' in printed
+    keys = ['2', '3', 'a/0', 'b/0', 'b/1']
+    assert files('out') == sorted(['areas.csv', *(f'{folder}/{key}.{kind}' for key in keys for folder, kind in (
+        ('masks', 'png'), ('overlays', 'jpg'), ('confidence', 'png')))])
+    with Image.open('out/masks/b/1.png') as picture:
+        mask, palette = np.array(picture), picture.getpalette()[:12]
+    assert mask.shape == (29, 41) and picture.mode == 'P' and palette == sum(PALETTE, [])
+    assert len(np.unique(mask)) > 1
+    with open('out/areas.csv') as table:
+        rows = [row for row in csv.DictReader(table) if row['image'] == 'b/1.jpg']
+    assert [row['class'] for row in rows] == list(CLASSES)
+    assert [int(row['pixels']) for row in rows] == np.bincount(mask.ravel(), minlength=4).tolist()
+    assert sum(float(row['share']) for row in rows) == pytest.approx(1, abs=1e-5)
+    image, overlay = cv2.imread('in/b/1.jpg').astype(float), cv2.imread('out/overlays/b/1.jpg').astype(float)
+    painted = image * 0.75 + np.array(PALETTE, float)[mask][..., ::-1] * 0.25
+    assert abs(painted - overlay).mean() < 12 < abs(image - overlay).mean()  # JPEG of hard blocks
+    confidence = cv2.imread('out/confidence/b/1.png', cv2.IMREAD_UNCHANGED)
+    assert confidence.dtype == np.uint8 and confidence.shape == (29, 41) and confidence.min() >= 255 // 4
+
+
+def test_batches_of_one_size_equal_single_images(predict):
+    predict('--batch-size', '1', out='one')
+    predict('--batch-size', '3', out='three')
+    masks = [name for name in files('one') if name.endswith('png')]
+    assert len(masks) == 5
+    for name in masks:
+        one, three = (np.array(Image.open(f'{out}/{name}')) for out in ('one', 'three'))
+        assert (one == three).mean() > 0.999, name  # sums of another order may move a pixel on a border
+
+
+def test_the_network_is_chosen(predict):
+    for network in ('teacher', 'student'):
+        assert predict('--network', network, images=['in/2.png'], out=network)[0] == 0
+    predict(images=['in/2.png'], out='default')
+    teacher, student, default = (np.array(Image.open(f'{out}/masks/2.png')) for out in (
+        'teacher', 'student', 'default'))
+    assert (teacher != student).any() and (teacher == default).all()
+
+
+def test_a_second_run_keeps_what_is_up_to_date(predict, project):
+    predict()
+    made = Path('out/masks/2.png').stat().st_mtime_ns
+    areas = Path('out/areas.csv').read_text()
+    Path('out/areas.csv').unlink()
+    assert '0 masks made, 5 were up to date' in predict()[1]
+    assert Path('out/masks/2.png').stat().st_mtime_ns == made and Path('out/areas.csv').read_text() == areas
+    Path('out/overlays/b/1.jpg').unlink()
+    os.utime('in/2.png', (1, 1))
+    assert '2 masks made, 3 were up to date' in predict()[1]
+    assert '5 masks made' in predict('--opacity', '0.9')[1]
+    assert '5 masks made' in predict('--opacity', '0.9', '--overwrite')[1]
+    assert '5 masks made' in predict('--opacity', '0.9', '--network', 'student')[1]
+    assert '5 masks made' in predict('--opacity', '0.9', '--network', 'student', '--confidence')[1]
+    state = torch.load('net.pth', weights_only=True)
+    state['state_dict']['decode_head.conv_seg.bias'] += 1
+    torch.save(state, 'net.pth')
+    assert '5 masks made' in predict('--opacity', '0.9', '--network', 'student')[1]
+
+
+def test_equal_names_never_meet(predict, tool):
+    Image.open('in/2.png').save('in/2.bmp')
+    status, _, _ = predict(images=['in/a', 'in/b/0.png', 'in/2.png', 'in/2.bmp', 'in/a/0.png'])
+    assert status == 0
+    assert files('out/masks') == ['2.bmp.png', '2.png.png', 'a/0.png', 'b/0.png']
+    for name in ('2.png.bmp', '2.tif'):
+        Image.open('in/2.png').save(f'in/{name}')
+    keys = [source.key for source in tool.find_sources(['in'])]
+    assert len(set(keys)) == len(keys) == 8
+
+
+def test_results_inside_the_folder_are_not_read_again(predict):
+    for _ in range(2):
+        status, printed, _ = predict(out='in/out')
+        assert status == 0 and '5 files' in printed
+    assert '5 were up to date' in predict(images=['in/**/*.*g'], out='in/out')[1]
+
+
+def test_an_unreadable_image_is_named_and_the_others_go_on(predict):
+    Path('in/broken.jpg').write_text('no image')
+    Path('in/broken.mp4').write_text('no video')
+    status, printed, errors = predict(images=['in', 'in/*.mp4'])
+    assert status == 1 and '5 masks made' in printed and '2 files failed' in printed
+    assert 'in/broken.jpg: ' in errors and 'in/broken.mp4: OpenCV cannot decode the file' in errors
+    assert 'Traceback' not in errors and 'broken' not in Path('out/areas.csv').read_text()
+
+
+def test_a_video_gives_a_mask_per_frame_and_an_overlay_video(predict):
+    write_video('drive.mp4')
+    status, printed, _ = predict('--batch-size', '2', images=['drive.mp4', 'in/2.png'])
+    assert status == 0 and '6 masks made' in printed
+    frames = [f'drive.mp4/{i:06d}' for i in range(5)]
+    assert files('out/masks') == [*(f'{name}.png' for name in frames), 'in/2.png']
+    video = cv2.VideoCapture('out/overlays/drive.mp4')
+    assert [video.get(key) for key in (cv2.CAP_PROP_FRAME_COUNT, cv2.CAP_PROP_FPS, cv2.CAP_PROP_FRAME_WIDTH)] == [
+        5, 7, 48]
+    names = [line.split(',')[0] for line in Path('out/areas.csv').read_text().splitlines()[1::4]]
+    assert names == [*frames, 'in/2.png']
+    Path('out/masks/drive.mp4/000003.png').rename('out/masks/drive.mp4/.000003.1.part.png')  # as a kill leaves it
+    Path('out/overlays/drive.mp4').unlink()
+    again = predict(images=['drive.mp4', 'in/2.png'])[1]
+    assert '1 masks made, 5 were up to date' in again and Path('out/overlays/drive.mp4').is_file()
+    assert '0 masks made, 6 were up to date' in predict(images=['drive.mp4', 'in/2.png'])[1]
+    write_video('drive.mp4', count=3)
+    assert '3 masks made, 1 were up to date' in predict(images=['drive.mp4', 'in/2.png'])[1]
+    assert [name for name in files('out/masks/drive.mp4') if name[0] != '.'] == [f'00000{i}.png' for i in range(3)]
+
+
+def test_a_folder_that_cannot_be_written_is_told_in_one_line(predict):
+    Path('out').mkdir()
+    Path('out/masks').write_text('in the way')
+    status, _, errors = predict()
+    assert status == 1 and errors.splitlines()[-1].startswith('error: ') and 'masks' in errors.splitlines()[-1]
+
+
+def test_nothing_half_is_left(tool, tmp_path):
+    from prediction.outputs import whole
+    with pytest.raises(KeyboardInterrupt), whole(tmp_path / 'deep' / 'mask.png') as part:
+        part.write_text('half')
+        raise KeyboardInterrupt
+    assert files(tmp_path) == []
+
+
+@pytest.mark.parametrize('args, message', [
+    (dict(images=['none.jpg']), 'error: none.jpg does not exist; expected an image'),
+    (dict(images=['none*.jpg']), 'error: none*.jpg matches no image'),
+    (dict(images=['config.py']), 'error: config.py is neither an image'),
+    (dict(images=['empty']), 'error: empty holds no image'),
+    (dict(out='config.py'), 'error: --out config.py is a file'),
+])
+def test_wrong_inputs_are_told_in_one_line(predict, args, message):
+    Path('empty').mkdir()
+    status, _, errors = predict(**args)
+    assert status == 2 and errors.splitlines()[-1].startswith(message) and 'Traceback' not in errors
+
+
+@pytest.mark.parametrize('options, message', [
+    (['--device', 'cuda:99'], '--device cuda:99 cannot be used here'),
+    (['--opacity', '2'], '--opacity 2: expected 0 to 1'),
+    (['--batch-size', '0'], '--batch-size 0: expected 1 or more'),
+    (['--cfg-options', 'model.decode_head.num_classes=5'],
+     'error: net.pth does not fit config.py: decode_head.conv_seg.weight is (4, 12, 1, 1) in the checkpoint and '
+     '(5, 12, 1, 1) in the config'),
+    (['--cfg-options', 'model.backbone.depth=1'], 'error: config.py: its model cannot be built: KeyError'),
+    (['--cfg-options', 'model.backbone.depth=34'], 'tensors are missing, the first is backbone.'),
+])
+def test_wrong_options_are_told_in_one_line(predict, options, message):
+    status, _, errors = predict(*options)
+    assert status == 2 and message in errors.splitlines()[-1] and not Path('out').exists()
+
+
+def test_wrong_files_are_told_in_one_line(predict):
+    Path('net.pth').write_text('no checkpoint')
+    status, _, errors = predict()
+    assert status == 2 and 'error: net.pth is no checkpoint that torch can read' in errors.splitlines()[-1]
+    Path('net.pth').unlink()
+    assert 'error: no checkpoint net.pth' in predict()[2]
+    Path('config.py').write_text('model = dict(')
+    status, _, errors = predict()
+    assert status == 2 and 'error: config.py is not a usable config: ' in errors
+    Path('config.py').unlink()
+    assert 'error: no config config.py' in predict()[2]
+
+
+def test_a_plain_segmentor_has_no_student(predict, tiny_cfg):
+    cfg = Config.fromfile('config.py')
+    keep = ('backbone', 'decode_head', 'test_cfg')
+    cfg.model = dict({key: cfg.model[key] for key in keep}, type='EncoderDecoder', data_preprocessor=dict(
+        type='SegDataPreProcessor', mean=[127.] * 3, std=[64.] * 3, bgr_to_rgb=True))
+    cfg.dump('config.py')
+    assert predict()[0] == 0
+    status, _, errors = predict('--network', 'student')
+    assert status == 2 and '--network student: EncoderDecoder is a single network' in errors
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_whole_files_and_the_next_run_continues(predict, project):
+    image = (project / 'in/2.png').read_bytes()
+    for i in range(400):
+        (project / f'in/more{i}.png').write_bytes(image)
+    process = subprocess.Popen(
+        [sys.executable, '-W', 'ignore', ROOT / 'tools/predict.py', 'config.py', 'net.pth', 'in', '--out', 'out',
+         '--device', 'cpu', '--batch-size', '1'], cwd=project, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        env=dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1'), text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+    limit = time.time() + 60
+    while not list((project / 'out').rglob('*.png')):
+        assert process.poll() is None and time.time() < limit
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    errors = process.communicate(timeout=30)[1]
+    assert process.returncode == 130 and errors.endswith('interrupted; the same command continues\n')
+    assert 'Traceback' not in errors and not list((project / 'out').rglob('.*'))
+    done = len(files(project / 'out/masks'))
+    assert 0 < done < 405
+    for name in files(project / 'out/masks'):
+        Image.open(project / 'out/masks' / name).load()
+    assert f'{405 - done} masks made, {done} were up to date' in predict('--batch-size', '1')[1]
+
+
+@pytest.mark.slow
+def test_masks_equal_those_of_the_test_tool(predict, project):
+    """Both tools on a network trained for a few steps; the classes come from the checkpoint."""
+    rng = np.random.default_rng(1)
+    for i in range(4):
+        label = np.kron(rng.integers(4, size=(4, 4)), np.ones((8, 8))).astype(np.uint8)
+        for folder, content in (('img', np.repeat(label[..., None] * 60, 3, axis=2)), ('ann', label)):
+            (project / 'absent' / folder).mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(project / 'absent' / folder / f'{i}.png'), content)
+    cfg = Config.fromfile('config.py')
+    cfg.test_dataloader.dataset.update(img_suffix='.png')
+    data = dict(cfg.test_dataloader, num_workers=0, batch_size=2, sampler=dict(type='DefaultSampler', shuffle=False))
+    cfg.merge_from_dict(dict(
+        model=dict(data_preprocessor=dict(size=None)), test_dataloader=data, test_cfg=dict(type='TestLoop'),
+        train_dataloader=dict(
+            batch_size=4, num_workers=0, sampler=dict(type='LabeledUnlabeledSampler', counts=(2, 2)),
+            collate_fn=dict(type='semi_collate'), dataset=dict(
+                type='SemiDataset', labeled=data['dataset'], unlabeled=dict(
+                    type='UnlabeledDataset', data_root=str(project / 'absent'), data_prefix=dict(img_path='img'),
+                    pipeline=[dict(type='LoadImageFromFile'), dict(type='PackSegInputs')]))),
+        train_cfg=dict(type='IterBasedTrainLoop', max_iters=6), custom_hooks=[dict(type='EMATeacherHook', decay=0.9)],
+        optim_wrapper=dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.05)),
+        work_dir=str(project / 'run'), experiment_name='test_predict',
+        default_hooks=dict(checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=6)),
+        test_evaluator=dict(type='IoUMetric', iou_metrics=['mIoU'])))
+    cfg.dump('config.py')
+
+    Runner.from_cfg(Config(cfg.to_dict(), filename='config.py')).train()
+    done = subprocess.run(
+        [sys.executable, '-W', 'ignore', ROOT / 'tools/test.py', 'config.py', 'run/iter_6.pth', '--work-dir', 'tested',
+         '--out', 'maps'], cwd=project, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        env=dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='-1'))
+    assert done.returncode == 0, done.stdout[-3000:]
+    Path('net.pth').unlink()
+    Path('run/iter_6.pth').rename('net.pth')
+    status, _, errors = predict('--batch-size', '2', images=['absent/img'])
+    assert status == 0, errors
+    assert files('maps') == files('out/masks') == [f'{i}.png' for i in range(4)]
+    for name in files('maps'):
+        assert np.array_equal(np.array(Image.open(f'maps/{name}')), np.array(Image.open(f'out/masks/{name}'))), name
+    assert len(np.unique(np.concatenate([np.array(Image.open(f'maps/{i}.png')) for i in range(4)]))) > 1

@@ -1,0 +1,130 @@
+"""Segments images, folders of images and videos with a trained model.
+
+    python tools/predict.py CONFIG CHECKPOINT photo.jpg --out predictions
+    python tools/predict.py CONFIG CHECKPOINT photos 'more/**/*.png' drive.mp4 --out predictions --confidence
+
+    OUT/masks/NAME.png         class indices, shown in the classes' colors
+    OUT/overlays/NAME.jpg      the image under these colors; a video becomes NAME.mp4, its masks NAME.mp4/000000.png
+    OUT/confidence/NAME.png    with --confidence: probability of the class, 0 to 255
+    OUT/areas.csv              pixels and share of each class in each image
+
+NAME is the image's path below the folder that all inputs share. The same command continues where it was stopped and
+makes again what the checkpoint, the config or the image has changed.
+"""
+import argparse
+import signal
+import sys
+from pathlib import Path
+from typing import List, Optional, Sequence
+
+import torch
+from mmengine.config import Config, DictAction
+from mmengine.device import get_device
+from prediction.inputs import Source, find_sources
+from prediction.job import Job
+from prediction.network import Predictor
+from prediction.outputs import FOLDERS, Output
+
+import mmseg_semi  # noqa: F401 (registers the parts that configs name)
+
+
+def parse_args(args: Optional[Sequence[str]] = None) -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='the config that the model was trained with')
+    parser.add_argument('checkpoint', help='path or URL of the checkpoint')
+    parser.add_argument('images', nargs='+', help='images, folders (searched at every depth), globs in quotes, videos')
+    parser.add_argument('--out', type=Path, required=True, help='folder for the results')
+    parser.add_argument('--network', choices=['teacher', 'student'],
+                        help='which network of a semi-supervised model predicts (default: the one that is tested)')
+    parser.add_argument('--batch-size', type=int, default=4, help='images of one size that are predicted together')
+    parser.add_argument('--device', help='such as cpu or cuda:1 (default: the first GPU, else the CPU)')
+    parser.add_argument('--opacity', type=float, default=0.5, help='of the colors in overlays, 0 to 1')
+    parser.add_argument('--confidence', action='store_true', help='also write confidence maps')
+    parser.add_argument('--overwrite', action='store_true', help='make all results again, even those up to date')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+                        help='settings that override the config')
+    args = parser.parse_args(args)
+    if args.batch_size < 1:
+        parser.error(f'--batch-size {args.batch_size}: expected 1 or more')
+    if not 0 <= args.opacity <= 1:
+        parser.error(f'--opacity {args.opacity:g}: expected 0 to 1')
+    return args
+
+
+def find_device(name: Optional[str]) -> str:
+    """The device to predict on.
+
+    Raises:
+        ValueError: If this machine has no such device.
+    """
+    name = name or get_device()
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f'--device {name} cannot be used here ({str(error).splitlines()[0]}); --device cpu always '
+                         'works') from error
+    return name
+
+
+def read_config(path: str, options: Optional[dict]) -> Config:
+    """Reads the config and applies ``--cfg-options``.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no config.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f'no config {path}; training leaves it in work_dirs/CONFIG_NAME/CONFIG_NAME.py')
+    try:
+        cfg = Config.fromfile(path)
+        cfg.merge_from_dict(options or {})
+    except Exception as error:  # a config is a program
+        raise ValueError(f'{path} is not a usable config: {type(error).__name__}: {error}') from error
+    return cfg
+
+
+def prepare(args: argparse.Namespace) -> tuple[Job, List[Source]]:
+    """Finds the inputs and loads the network."""
+    cfg = read_config(args.config, args.cfg_options)
+    if args.out.exists() and not args.out.is_dir():
+        raise ValueError(f'--out {args.out} is a file; expected a folder')
+    sources = find_sources(args.images, leave_out=[args.out / name for name in FOLDERS])
+    predictor = Predictor(cfg, args.checkpoint, find_device(args.device), args.network)
+    output = Output(args.out, predictor.classes, predictor.palette, predictor.fingerprint, args.opacity,
+                    args.confidence)
+    print(f'{len(sources)} files, predicted by the {predictor.network} of {args.checkpoint} on '
+          f'{next(predictor.model.parameters()).device}', flush=True)
+    return Job(predictor, output, args.batch_size, args.overwrite), sources
+
+
+def main() -> int:
+    """Predicts; returns the exit status: 0 done, 1 some files failed, 2 a mistake of the caller, 130 interrupted."""
+    args = parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        try:
+            job, sources = prepare(args)
+        except (ValueError, TypeError, KeyError, FileNotFoundError) as error:
+            print(f'error: {" ".join(str(error).split())}', file=sys.stderr)
+            return 2
+        job.run(sources)
+    except KeyboardInterrupt:
+        print('\ninterrupted; the same command continues', file=sys.stderr)
+        return 130
+    except torch.cuda.OutOfMemoryError:
+        print(f'\nerror: the GPU memory is too small for --batch-size {args.batch_size}; the same command with a '
+              'smaller one, or with --device cpu, continues', file=sys.stderr)
+        return 1
+    except OSError as error:  # such as a full disk
+        print(f'\nerror: {error}; the same command continues', file=sys.stderr)
+        return 1
+    for path, reason in job.failures:
+        print(f'error: {path}: {reason}', file=sys.stderr)
+    print(f'{job.counts["made"]} masks made, {job.counts["kept"]} were up to date, {len(job.failures)} files failed; '
+          f'areas of the classes: {job.output.areas}')
+    return 1 if job.failures else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

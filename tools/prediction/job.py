@@ -1,0 +1,134 @@
+"""Predicts all sources: batches, progress, what is done already, what fails."""
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
+
+import numpy as np
+from mmengine.utils import ProgressBar
+
+from .inputs import Source, Unreadable
+from .network import Picture, Predictor
+from .outputs import Output
+from .video import count_frames, frames, paint_video
+
+FRAMES = '[0-9]*.png'  # the masks of a video; not the half files that a killed process leaves, which begin with a dot
+
+
+class Waiting(NamedTuple):
+    """A picture that waits for its batch: names, stamp and whether it gets an overlay."""
+    name: str
+    key: str
+    stamp: str
+    picture: Picture
+    overlay: bool
+
+
+class Job:
+    """One call of the tool.
+
+    Args:
+        predictor (Predictor): The network.
+        output (Output): Where results go.
+        batch_size (int): Pictures of one size that pass the network together.
+        overwrite (bool): Whether results that are there are made again.
+    """
+
+    def __init__(self, predictor: Predictor, output: Output, batch_size: int, overwrite: bool = False) -> None:
+        self.predictor, self.output, self.batch_size, self.overwrite = predictor, output, batch_size, overwrite
+        self.areas: Dict[str, np.ndarray] = {}
+        self.failures: List[Tuple[str, str]] = []
+        self.counts: Counter = Counter()
+        self._waiting: Dict[tuple, List[Waiting]] = defaultdict(list)
+        self._bar: Optional[ProgressBar] = None
+
+    def run(self, sources: Sequence[Source]) -> None:
+        """Predicts what is not there yet and writes the table of areas; :attr:`failures` holds (path, reason)."""
+        self._bar = ProgressBar(sum(count_frames(s.path) or 1 if s.is_video else 1 for s in sources))
+        for source in sources:
+            try:
+                if not self._done(source):
+                    (self._video if source.is_video else self._image)(source)
+            except (Unreadable, FileNotFoundError) as error:
+                self.failures.append((str(source.path), str(error)))
+                self._bar.update()
+        self._flush()
+        print()
+        # In the order of the sources, whatever the batches were; a video's frames in theirs.
+        order = {source.name: i for i, source in enumerate(sources)}
+        ranked = sorted(self.areas, key=lambda name: (order.get(name, order.get(name.rpartition('/')[0], 0)), name))
+        self.output.write_areas({name: self.areas[name] for name in ranked})
+
+    def _done(self, source: Source) -> bool:
+        """Whether nothing is left to do; then its areas are read from the masks."""
+        if self.overwrite:
+            return False
+        out, stamp = self.output, self.output.stamp(source.path)
+        if not source.is_video:
+            if not (out.has(source.key, stamp) and (out.overlays / f'{source.key}.jpg').is_file()):
+                return False
+            self._known(source.name, source.key)
+            return True
+        keys = sorted(f'{source.key}/{path.stem}' for path in (out.masks / source.key).glob(FRAMES))
+        if not (keys and self._overlay_video(source).is_file() and all(out.has(key, stamp) for key in keys)):
+            return False
+        for key in keys:
+            self._known(f'{source.name}/{key.rpartition("/")[2]}', key)
+        return True
+
+    def _known(self, name: str, key: str) -> None:
+        self.areas[name] = self.output.count(self.output.read_mask(key))
+        self.counts['kept'] += 1
+        self._bar.update()
+
+    def _image(self, source: Source) -> None:
+        stamp, picture = self.output.stamp(source.path), self.predictor.read(source.path)
+        self._add(Waiting(source.name, source.key, stamp, picture, overlay=True))
+
+    def _video(self, source: Source) -> None:
+        """First all masks, then the overlay video, whose presence thus says that all masks are there."""
+        stamp, overlay, last = self.output.stamp(source.path), self._overlay_video(source), 0
+        overlay.unlink(missing_ok=True)
+        for last, frame in frames(source.path):
+            name, key = f'{source.name}/{last:06d}', f'{source.key}/{last:06d}'
+            if not self.overwrite and self.output.has(key, stamp):
+                self._known(name, key)
+                continue
+            self._add(Waiting(name, key, stamp, self.predictor.read(frame), overlay=False))
+        self._flush()
+        for folder in (self.output.masks, self.output.confidence):  # of a longer video of this name
+            for path in (folder / source.key).glob(FRAMES):
+                if int(path.stem) > last:
+                    path.unlink()
+
+        def paint(number: int, frame: np.ndarray) -> np.ndarray:
+            return self.output.paint(frame, self.output.read_mask(f'{source.key}/{number:06d}'))
+
+        paint_video(source.path, overlay, paint)
+
+    def _overlay_video(self, source: Source) -> Path:
+        name = source.key if source.key.lower().endswith('.mp4') else f'{source.key}.mp4'
+        return self.output.overlays / name
+
+    def _add(self, item: Waiting) -> None:
+        """Keeps a picture until its batch is full; few sizes wait at a time, so memory stays bounded."""
+        batch = self._waiting[tuple(item.picture.inputs.shape)]
+        batch.append(item)
+        if len(batch) == self.batch_size:
+            self._predict(batch)
+        elif sum(map(len, self._waiting.values())) >= 4 * self.batch_size:
+            self._flush()
+
+    def _flush(self) -> None:
+        for batch in list(self._waiting.values()):
+            if batch:
+                self._predict(batch)
+
+    def _predict(self, batch: List[Waiting]) -> None:
+        results = self.predictor.predict([item.picture for item in batch])
+        for item, result in zip(batch, results, strict=True):
+            image = item.picture.image if item.overlay else None
+            self.output.save(item.key, item.stamp, result.mask, result.confidence, image)
+            self.areas[item.name] = self.output.count(result.mask)
+            self.counts['made'] += 1
+            self._bar.update()
+        batch.clear()

@@ -1,0 +1,105 @@
+"""What is written: masks, overlays, confidence maps, the table of areas. A file appears only when it is whole."""
+import contextlib
+import csv
+import os
+from pathlib import Path
+from typing import Dict, Iterator, Optional, Sequence, Tuple
+
+import cv2
+import numpy as np
+from PIL import Image, PngImagePlugin
+
+FOLDERS = ('masks', 'overlays', 'confidence')
+STAMP = 'mmseg_semi'  # name of the text in a mask's PNG that says what it was made from
+
+
+@contextlib.contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Yields a temporary name beside ``path`` that becomes ``path`` at the end, or vanishes when something fails."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f'.{path.stem}.{os.getpid()}.part{path.suffix}')
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+class Output:
+    """The result folder.
+
+    Args:
+        folder (Path): Holds ``masks``, ``overlays``, ``confidence`` and ``areas.csv``.
+        classes (Sequence[str]): Names.
+        palette (Sequence[tuple]): RGB of each class.
+        fingerprint (str): Of what the masks are made with.
+        opacity (float): Of the classes' colors in overlays, 0 to 1.
+        confidence (bool): Whether confidence maps are written.
+    """
+
+    def __init__(self, folder: Path, classes: Sequence[str], palette: Sequence[Tuple[int, int, int]],
+                 fingerprint: str, opacity: float = 0.5, confidence: bool = False) -> None:
+        self.masks, self.overlays, self.confidence = (folder / name for name in FOLDERS)
+        self.areas = folder / 'areas.csv'
+        self.classes, self.opacity, self.with_confidence = classes, opacity, confidence
+        self.fingerprint = f'{fingerprint} opacity={opacity:g}'
+        self._palette = [channel for color in palette for channel in color]
+        self._bgr = np.array(palette, np.uint8)[:, ::-1]
+
+    def stamp(self, source: Path) -> str:
+        """What a mask of this file says about its origin: settings, size and time of change of the file."""
+        about = source.stat()
+        return f'{self.fingerprint} bytes={about.st_size} changed={about.st_mtime_ns}'
+
+    def has(self, key: str, stamp: str) -> bool:
+        """Whether all pictures of an image, or the mask and confidence map of a frame, are there and up to date.
+
+        The mask is written last, so it vouches for the others.
+        """
+        try:
+            with Image.open(self.masks / f'{key}.png') as mask:
+                made_from = mask.info.get(STAMP)
+        except OSError:
+            return False
+        return made_from == stamp and (not self.with_confidence or (self.confidence / f'{key}.png').is_file())
+
+    def save(self, key: str, stamp: str, mask: np.ndarray, confidence: np.ndarray,
+             image: Optional[np.ndarray] = None) -> None:
+        """Writes the pictures of an image; without ``image`` (BGR, a frame of a video) no overlay."""
+        if image is not None:
+            with whole(self.overlays / f'{key}.jpg') as part:
+                # Not cv2.imwrite: it reports a full disk by a return value and cannot write beyond ASCII everywhere.
+                Image.fromarray(self.paint(image, mask)[..., ::-1]).save(part, quality=95)
+        if self.with_confidence:
+            with whole(self.confidence / f'{key}.png') as part:
+                Image.fromarray(confidence).save(part)
+        picture, text = Image.fromarray(mask), PngImagePlugin.PngInfo()
+        picture.putpalette(self._palette)
+        text.add_text(STAMP, stamp)
+        with whole(self.masks / f'{key}.png') as part:
+            picture.save(part, pnginfo=text)
+
+    def read_mask(self, key: str) -> np.ndarray:
+        """The class indices [H, W] uint8 of a mask that was written before."""
+        with Image.open(self.masks / f'{key}.png') as mask:
+            return np.array(mask)
+
+    def paint(self, image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        """The image [H, W, 3] BGR uint8 under the classes' colors."""
+        if image.ndim == 2:
+            image = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
+        return cv2.addWeighted(image, 1 - self.opacity, self._bgr[mask], self.opacity, 0)
+
+    def count(self, mask: np.ndarray) -> np.ndarray:
+        """Pixels of each class, [C]."""
+        return np.bincount(mask.ravel(), minlength=len(self.classes))
+
+    def write_areas(self, areas: Dict[str, np.ndarray]) -> None:
+        """Writes ``areas.csv``: for each image and class the number of pixels and their share of the image."""
+        with whole(self.areas) as part, open(part, 'w', newline='') as file:
+            table = csv.writer(file)
+            table.writerow(('image', 'class', 'pixels', 'share'))
+            for name, counts in areas.items():
+                total = counts.sum()
+                table.writerows((name, label, int(n), f'{n / total:.6f}')
+                                for label, n in zip(self.classes, counts, strict=True))
