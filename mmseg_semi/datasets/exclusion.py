@@ -19,6 +19,8 @@ _HEAD = 1 << 16  # bytes read before a file is read whole
 def build_sets(cfgs: Sequence[dict]) -> Iterator[BaseDataset]:
     """Builds the plain datasets that configs describe, those inside wrappers too, without their pipelines."""
     for cfg in cfgs:
+        if not isinstance(cfg, dict):
+            raise TypeError(f'exclude_sets must hold configs of datasets, got {cfg!r}')
         parts = cfg.get('datasets') or [cfg[key] for key in ('labeled', 'dataset') if key in cfg]
         if parts:
             yield from build_sets(parts)
@@ -38,13 +40,14 @@ class Exclusion:
         by (str): ``'path'`` or ``'content'``, which implies the path.
 
     Raises:
+        TypeError: If a config is no dict.
         ValueError: If ``by`` is unknown.
     """
 
     def __init__(self, cfgs: Sequence[dict], by: str = 'path') -> None:
         if by not in ('path', 'content'):
             raise ValueError(f"exclude_by must be 'path' or 'content', got {by!r}")
-        self._folders: Dict[str, str] = {}
+        self._folders: Dict[str, Tuple[str, Set[str]]] = {}
         self._images: List[str] = []
         self._masks: Set[str] = set()
         mask_folders = set()
@@ -82,13 +85,21 @@ class Exclusion:
         return strip_suffix(self._real(path), IMG_SUFFIXES)
 
     def _real(self, path: str) -> str:
-        """``osp.realpath``, with one look-up per folder instead of one per file and folder."""
-        if osp.islink(path):
-            return osp.realpath(path)
+        """``osp.realpath`` with one look into each folder: a million files are too many to ask one by one."""
         folder, name = osp.split(path)
         if folder not in self._folders:
-            self._folders[folder] = osp.realpath(folder)
-        return osp.join(self._folders[folder], name)
+            self._folders[folder] = osp.realpath(folder), _links(folder)
+        real, links = self._folders[folder]
+        return osp.realpath(path) if name in links else osp.join(real, name)
+
+
+def _links(folder: str) -> Set[str]:
+    """Names of the links in a folder."""
+    try:
+        with os.scandir(folder or os.curdir) as entries:
+            return {entry.name for entry in entries if entry.is_symlink()}
+    except OSError:  # a list may name what is not there; whoever opens it will say so
+        return set()
 
 
 def _inside(path: str, folder: str) -> bool:

@@ -40,7 +40,8 @@ def walk(folder: str, suffixes: Sequence[str]) -> List[str]:
         ValueError: If a folder below it cannot be read.
     """
     if not osp.isdir(folder):
-        raise FileNotFoundError(f'folder of images not found: {folder or "(empty path)"}')
+        where = '' if osp.isabs(folder) else f' (seen from {os.getcwd()})'
+        raise FileNotFoundError(f'folder not found: {folder or "(empty path)"}{where}')
     ends, names, entered = tuple(suffixes), [], set()
     folders, links = [''], []
     while folders or links:

@@ -16,6 +16,11 @@ def convert_command(path: str, option: str = '') -> str:
     return f'python tools/dataset_converters/convert_masks.py {folders} {option}'.rstrip()
 
 
+def _by_map(path: str) -> str:
+    return (f'`{convert_command(path, "--map classes.txt")}` makes class indices of such masks (with --list instead of '
+            '--map it prints a map to start from)')
+
+
 def mask_hint(path: str, num_classes: int, ignore_index: int = 255) -> str:
     """Guesses why a mask does not hold the class indices 0..C-1; opens the file.
 
@@ -35,7 +40,7 @@ def mask_hint(path: str, num_classes: int, ignore_index: int = 255) -> str:
         return ''
     if kind == 'JPEG':
         return ('It is a JPEG, whose compression invents labels at every edge: save the masks as PNG; then, if they '
-                f'are still no class indices, `{convert_command(path)}`')
+                f'are still no class indices, {_by_map(path)}')
     if pixels.ndim == 3:
         return _color_hint(path, pixels)
     values = np.unique(pixels).tolist()
@@ -47,37 +52,30 @@ def mask_hint(path: str, num_classes: int, ignore_index: int = 255) -> str:
 def _color_hint(path: str, pixels: np.ndarray) -> str:
     colors = np.unique(pixels[..., :3].reshape(-1, 3), axis=0)
     if (colors == colors[:, :1]).all():
-        return ('It seems to be a gray mask stored with three channels: '
-                f'`{convert_command(path, "--map CLASSES.txt")}` makes class indices of it')
+        return f'It seems to be a gray mask stored with three channels: {_by_map(path)}'
     if len(colors) > _MANY:
         return f'It holds {len(colors)} colors, as a photograph does: is seg_map_path the folder of masks?'
     shown = ', '.join(str(tuple(color)) for color in colors[:4].tolist())
-    return (f'It seems to be RGB-coded, {len(colors)} colors such as {shown}: '
-            f'`{convert_command(path, "--map CLASSES.txt")}` makes class indices of them')
+    return f'It seems to be RGB-coded, {len(colors)} colors such as {shown}: {_by_map(path)}'
 
 
 def _gray_hint(path: str, labels: Sequence[int], values: Sequence[int], mode: str, num_classes: int) -> str:
     found = f'values {", ".join(map(str, values[:6]))}{", ..." if len(values) > 6 else ""}'
     if mode not in ('1', 'L', 'P') and max(values) > 255:
-        return (f'It has more than 8 bits ({found}), of which mmseg reads the lower 8: '
-                f'`{convert_command(path, "--map CLASSES.txt")}` makes class indices of it')
+        return f'It has more than 8 bits ({found}), of which mmseg reads the lower 8: {_by_map(path)}'
     if mode == 'P':
-        return (f'It is a palette picture whose indices ({found}) are not yours: '
-                f'`{convert_command(path, "--palette")}` goes by its colors')
+        return f'It is a palette picture whose indices ({found}) are not yours: {_by_map(path)}'
     if len(values) == 2 and values[0] == 0:
         return (f'It seems to be a binary mask (0 and {values[1]}): `{convert_command(path, "--binary")}` makes 0 and '
                 '1 of it')
     if max(labels) == num_classes:
-        return (f'It seems to count its {num_classes} classes from 1: '
-                f'`{convert_command(path, "--map CLASSES.txt")}` shifts them; or, if 0 means unlabeled, set '
+        return (f'It seems to count its {num_classes} classes from 1: {_by_map(path)}; or, if 0 means unlabeled, set '
                 'reduce_zero_label=True in the dataset')
     if len(values) > _MANY:
         return f'It holds {len(values)} gray levels, as a photograph does: is seg_map_path the folder of masks?'
     if len(labels) <= num_classes:
-        return (f'It seems to show classes as gray levels ({found}): '
-                f'`{convert_command(path, "--map CLASSES.txt")}` makes class indices of them')
-    return (f'Are all classes named in `classes`? If its {found} are not class indices, '
-            f'`{convert_command(path, "--map CLASSES.txt")}` makes such of them')
+        return f'It seems to show classes as gray levels ({found}): {_by_map(path)}'
+    return f'Are all classes named in `classes`? If its {found} are not class indices, {_by_map(path)}'
 
 
 def check_any_class(paths: Sequence[str], ignore_index: int, where: str) -> None:

@@ -45,8 +45,8 @@ class UnlabeledDataset(BaseSegDataset):
         folders (Sequence[str or dict]): Folders instead, relative to ``data_root``. ``dict(path=..., weight=3)`` lists
             every image of a folder three times: it is drawn three times as often as one of a folder of weight
             1. Weights are whole numbers. ``data_prefix['img_path']`` becomes their common parent.
-        exclude_sets (Sequence[dict]): Configs of datasets whose images, and masks, are left out: labeled, validation,
-            test. See :class:`Exclusion`.
+        exclude_sets (dict or Sequence[dict]): Configs of datasets whose images, and masks, are left out: labeled,
+            validation, test. See :class:`Exclusion`.
         exclude_by (str): ``'path'`` or ``'content'``, which also finds copies of images of ``exclude_sets`` under other
             names. Defaults to 'path'.
         **kwargs: See :class:`mmseg.datasets.BaseSegDataset`; ``serialize_data`` has no use here.
@@ -66,11 +66,11 @@ class UnlabeledDataset(BaseSegDataset):
                  exclude: Union[str, Sequence[str]] = (),
                  data_prefix: dict = dict(img_path=''),  # noqa: B006
                  folders: Sequence[Union[str, dict]] = (),
-                 exclude_sets: Sequence[dict] = (),
+                 exclude_sets: Union[dict, Sequence[dict]] = (),
                  exclude_by: str = 'path',
                  **kwargs) -> None:
         self.exclude = [exclude] if isinstance(exclude, str) else list(exclude)
-        self.exclude_sets = list(exclude_sets)
+        self.exclude_sets = [exclude_sets] if isinstance(exclude_sets, dict) else list(exclude_sets)
         self.exclude_by = exclude_by
         own = (img_suffix, ) if isinstance(img_suffix, str) else img_suffix
         self._suffixes = tuple(s.lower() for s in own)

@@ -17,7 +17,7 @@ def write(root, *names, size=(6, 8)):
     for name in names:
         path = osp.join(root, name)
         os.makedirs(osp.dirname(path), exist_ok=True)
-        mask = 'masks/' in name or name.endswith('_m.png')
+        mask = 'masks/' in name
         cv2.imwrite(path, RNG.integers(0, 2 if mask else 256, size if mask else size + (3, ), dtype=np.uint8))
 
 
@@ -63,12 +63,12 @@ def test_by_path_sees_links_and_other_suffixes(root):
 
 
 def test_masks_beside_images(root):
-    write(root, 'both/a.jpg', 'both/a.png', 'both/c_m.png', 'both/c.jpg')
+    write(root, 'both/a.jpg', 'both/a.png', 'both/c.jpg')
     beside = dict(type='FolderDataset', data_root=str(root), ann_file='a.txt',
                   data_prefix=dict(img_path='both', seg_map_path='both'))
     (root / 'a.txt').write_text('a\n')
     names = pool(root, folders=['both'], exclude_sets=[beside])
-    assert names == ['both/c.jpg', 'both/c_m.png']
+    assert names == ['both/c.jpg']
 
 
 def test_by_content(root):
@@ -108,6 +108,8 @@ def test_unreadable_files_are_named(root):
 def test_mistakes(root):
     with pytest.raises(ValueError, match="exclude_by must be 'path' or 'content', got 'hash'"):
         pool(root, exclude_by='hash')
+    with pytest.raises(TypeError, match="exclude_sets must hold configs of datasets, got 'val'"):
+        pool(root, exclude_sets=['val'])
     with pytest.raises(ValueError, match='no unlabeled image in folder .*labeled/images: 2 found .*2 of them left out'):
         pool(root, folders=['labeled/images'], exclude_sets=[labeled(root)])
 

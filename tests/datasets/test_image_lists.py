@@ -3,6 +3,7 @@ import os.path as osp
 
 import pytest
 
+from mmseg_semi.datasets import image_lists
 from mmseg_semi.datasets.image_lists import IMG_SUFFIXES, drop_twins, read_list, split_pair, strip_suffix, walk
 
 
@@ -30,8 +31,11 @@ def test_walk_survives_links(tmp_path):
 
 
 def test_walk_names_what_it_cannot_read(tmp_path, monkeypatch):
-    with pytest.raises(FileNotFoundError, match='folder of images not found: .*nowhere'):
+    with pytest.raises(FileNotFoundError, match='folder not found: .*nowhere$'):
         walk(str(tmp_path / 'nowhere'), IMG_SUFFIXES)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match=f'folder not found: nowhere .seen from {tmp_path}'):
+        walk('nowhere', IMG_SUFFIXES)
     touch(tmp_path, 'a/b/c.jpg')
     scandir = os.scandir
 
@@ -45,11 +49,16 @@ def test_walk_names_what_it_cannot_read(tmp_path, monkeypatch):
         walk(str(tmp_path), IMG_SUFFIXES)
 
 
-def test_a_png_beside_an_image_is_its_mask(capsys):
+def test_a_png_beside_an_image_is_its_mask(monkeypatch):
+    told = []
+    monkeypatch.setattr(image_lists, 'print_log', lambda text, *_: told.append(text))
     names = ['a.jpg', 'a.png', 'b.png', 'b.tif', 'c.png', 'd/a.png', 'e.bmp', 'e.jpg', 'e.png']
     assert drop_twins(names, 'folder x') == ['a.jpg', 'b.tif', 'c.png', 'd/a.png', 'e.jpg']
+    assert len(told) == 1 and told[0].startswith(
+        'folder x: 4 files have the name of another image and another suffix, such as a.png beside a.jpg')
     assert drop_twins(['a.png', 'b.png'], 'x') == ['a.png', 'b.png']
     assert drop_twins(['a.png', 'b.jpg'], 'x') == ['a.png', 'b.jpg']
+    assert len(told) == 1
 
 
 def test_strip_suffix():

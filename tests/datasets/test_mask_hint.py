@@ -35,9 +35,9 @@ def gray(pixels):
     (gray(np.dstack([values(0, 9), values(5, 7), values(3, 1)])), 'a.png', ['RGB-coded, 2 colors such as (0, 5, 3)']),
     (gray(np.dstack([values(0, 9), values(5, 7), values(3, 1), values(255)])), 'a.png', ['RGB-coded, 2 colors']),
     (gray(RNG.integers(0, 256, (30, 30, 3), dtype=np.uint8)), 'a.png', ['900 colors', 'folder of masks?']),
-    (palette(values(0, 7)), 'a.png', ['palette picture whose indices (values 0, 7)', '--palette']),
+    (palette(values(0, 7)), 'a.png', ['palette picture whose indices (values 0, 7)', '--map classes.txt']),
     (gray(values(0, 1000, dtype=np.uint16)), 'a.png', ['more than 8 bits (values 0, 1000)']),
-    (gray(NOISE), 'a.jpg', ['It is a JPEG']),
+    (gray(NOISE), 'a.jpg', ['It is a JPEG', '--map']),
     (gray(values(0, 1, 2, 255)), 'a.png', []),
 ])
 def test_kinds(tmp_path, picture, name, expected):

@@ -126,7 +126,7 @@ def test_several_folders_with_weights(tmp_path):
     ([dict(path='a', wight=2)], ValueError, 'a folder is a path or dict'),
     ([''], ValueError, 'a folder is a path or dict'),
     ('a', TypeError, "folders must be a list, such as \\['a'\\]"),
-    (['a', 'none'], FileNotFoundError, 'folder of images not found: .*/none'),
+    (['a', 'none'], FileNotFoundError, 'folder not found: .*/none'),
     (['a', 'empty'], ValueError, 'no unlabeled image in folder .*/empty'),
 ])
 def test_mistakes_in_folders(tmp_path, folders, error, message):
