@@ -18,8 +18,9 @@ def run(*options):
 
 
 @pytest.mark.slow
-def test_figures():
-    done = run('--images', 50000, '--workers', 2, '--samples', 2000, '--json')
+@pytest.mark.parametrize('source', ['list', 'folder'])
+def test_figures(source):
+    done = run('--images', 50000, '--workers', 2, '--samples', 2000, '--json', *['--folder'][:source == 'folder'])
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     result = json.loads(done.stdout.splitlines()[-1])
     assert result['images'] == 49000 and result['worker_samples'] == 2000  # the labeled ones are left out
@@ -28,7 +29,7 @@ def test_figures():
     assert result['worker_growth_mb'] < 5
     assert result['sampler_mb'] < 1.5 * result['permutation_mb'] + 0.1
     assert 0 < result['epoch_start_s'] < 60 and 0 < result['list_s'] < 60
-    assert 'list of 49,000 images' in done.stdout
+    assert f'{source} of 49,000 images' in done.stdout
 
 
 @pytest.mark.slow

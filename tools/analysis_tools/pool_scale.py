@@ -1,6 +1,7 @@
 """Measures what a pool of a million unlabeled images costs before the first of them is read.
 
     python tools/analysis_tools/pool_scale.py
+    python tools/analysis_tools/pool_scale.py --folder    # a folder of as many empty files, to be searched
 
 The paths are generated, no image exists. A list of them is read by ``UnlabeledDataset`` with a labeled set to leave
 out, then fed by ``LabeledUnlabeledSampler`` and workers that make no pictures. Memory is read from /proc (Linux).
@@ -39,8 +40,8 @@ def private() -> float:
     return memory('smaps_rollup', 'Private_Clean', 'Private_Dirty')
 
 
-def write_lists(folder: Path, images: int) -> None:
-    """``pool.txt``, paths as a fleet of cameras leaves them, and ``labeled.txt``, some of these."""
+def write_lists(folder: Path, images: int, files: bool) -> None:
+    """``pool.txt``, paths as a fleet of cameras leaves them, ``labeled.txt``, some of these, and the empty files."""
     step = max(images // LABELED, 1)
     with open(folder / 'pool.txt', 'w') as pool, open(folder / 'labeled.txt', 'w') as labeled:
         for i in range(images):
@@ -48,14 +49,19 @@ def write_lists(folder: Path, images: int) -> None:
             pool.write(f'{name}.jpg\n')
             if i % step == 0:
                 labeled.write(f'{name}\n')
+            if files:
+                path = folder / 'img' / f'{name}.jpg'
+                if i < 40 * 365:  # as many folders
+                    path.parent.mkdir(parents=True)
+                path.touch()
 
 
-def build(folder: Path) -> SemiDataset:
+def build(folder: Path, files: bool) -> SemiDataset:
     """Labeled images and pool, as a config names them."""
     labeled = dict(type='BaseSegDataset', ann_file='labeled.txt', data_root=str(folder), pipeline=[],
                    data_prefix=dict(img_path='img', seg_map_path='ann'), metainfo=dict(classes=('a', 'b')))
-    return SemiDataset(labeled, dict(type='UnlabeledDataset', ann_file='pool.txt', data_root=str(folder), pipeline=[],
-                                     data_prefix=dict(img_path='img'), exclude_sets=[labeled]))
+    return SemiDataset(labeled, dict(type='UnlabeledDataset', ann_file='' if files else 'pool.txt', pipeline=[],
+                                     data_root=str(folder), data_prefix=dict(img_path='img'), exclude_sets=[labeled]))
 
 
 def note(samples: List[dict]) -> Dict[str, float]:
@@ -80,15 +86,15 @@ def measure_workers(dataset: SemiDataset, sampler: LabeledUnlabeledSampler, work
                 worker_samples=len(notes) * sum(COUNTS) // len(own))
 
 
-def measure(images: int, workers: int, samples: int) -> dict:
+def measure(images: int, workers: int, samples: int, files: bool) -> dict:
     """All figures, unrounded."""
     with tempfile.TemporaryDirectory() as name:
-        write_lists(Path(name), images)
+        write_lists(Path(name), images, files)
         init_default_scope('mmseg')
         before = memory('status', 'VmRSS')
         Path('/proc/self/clear_refs').write_text('5')  # the peak counts from here
         start = time.perf_counter()
-        dataset = build(Path(name))
+        dataset = build(Path(name), files)
         result = dict(images=len(dataset.datasets[1]), list_s=time.perf_counter() - start)
         result.update(list_mb=memory('status', 'VmRSS') - before, list_peak_mb=memory('status', 'VmHWM') - before)
         sampler = LabeledUnlabeledSampler(dataset, counts=COUNTS, seed=0, infinite=False)
@@ -109,6 +115,7 @@ def main() -> None:
     parser.add_argument('--images', type=int, default=1_000_000, help='paths in the pool (default: 1000000)')
     parser.add_argument('--workers', type=int, default=4, help='of the data loader (default: 4)')
     parser.add_argument('--samples', type=int, default=20_000, help='read by each worker (default: 20000)')
+    parser.add_argument('--folder', action='store_true', help='search a folder instead of reading a list')
     parser.add_argument('--json', action='store_true', help='the last line is one JSON object')
     args = parser.parse_args()
     for option, least in (('images', 2 * sum(COUNTS)), ('workers', 1), ('samples', 2 * sum(COUNTS))):
@@ -116,8 +123,9 @@ def main() -> None:
             parser.error(f'--{option} must be at least {least}, got {getattr(args, option)}')
     if not Path('/proc/self/smaps_rollup').exists():
         parser.error('memory is read from /proc/self/smaps_rollup, which only Linux has')
-    r = measure(args.images, args.workers, args.samples)
-    print(f'list of {r["images"]:,} images: {r["list_s"]:.1f} s, {r["list_mb"]:.0f} MB, at its peak '
+    r = measure(args.images, args.workers, args.samples, args.folder)
+    source = 'folder' if args.folder else 'list'
+    print(f'{source} of {r["images"]:,} images: {r["list_s"]:.1f} s, {r["list_mb"]:.0f} MB, at its peak '
           f'{r["list_peak_mb"]:.0f} MB')
     print(f'sampler: {r["sampler_mb"]:.1f} MB at its peak; a permutation of all images is {r["permutation_mb"]:.1f} MB')
     print(f'epoch start, {r["workers"]} workers: {r["epoch_start_s"]:.2f} s')
