@@ -1,6 +1,7 @@
 from .camvid import CamVidDataset
 from .class_index import ClassIndex, image_ids
 from .collate import semi_collate
+from .folder import FolderDataset
 from .guide import GuidedPairDataset, draw_guide
 from .load_bands import LoadBands
 from .pseudo_labeled import PseudoLabeledDataset
@@ -10,7 +11,7 @@ from .transforms import CheckSegMap, RandomScale, StrongAugment
 from .unlabeled import SemiDataset, UnlabeledDataset
 
 __all__ = [
-    'CamVidDataset', 'CheckSegMap', 'ClassIndex', 'GuidedPairDataset', 'LabeledUnlabeledSampler', 'LoadBands',
-    'PseudoLabeledDataset', 'RandomScale', 'SemiDataset', 'ShapesDataset', 'StrongAugment', 'UnlabeledDataset',
-    'draw_guide', 'image_ids', 'semi_collate'
+    'CamVidDataset', 'CheckSegMap', 'ClassIndex', 'FolderDataset', 'GuidedPairDataset', 'LabeledUnlabeledSampler',
+    'LoadBands', 'PseudoLabeledDataset', 'RandomScale', 'SemiDataset', 'ShapesDataset', 'StrongAugment',
+    'UnlabeledDataset', 'draw_guide', 'image_ids', 'semi_collate'
 ]

@@ -93,6 +93,7 @@ class LabeledUnlabeledSampler(Sampler):
             for index in indices:
                 yield int(index) + shift
             start += len(indices)
+            del indices  # before the next permutation is drawn
 
     def __iter__(self) -> Iterator[int]:
         """Yields indices into the concatenation from :attr:`position` to the end of its epoch, or for ever."""

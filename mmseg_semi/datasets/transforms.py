@@ -8,6 +8,8 @@ from mmcv.transforms import BaseTransform, Resize
 from mmseg_semi.registry import BATCH_AUGMENTS, TRANSFORMS
 from mmseg_semi.structures import Target, View
 
+from .mask_hint import wrong_mask
+
 
 @TRANSFORMS.register_module()
 class CheckSegMap(BaseTransform):
@@ -21,7 +23,8 @@ class CheckSegMap(BaseTransform):
         ignore_index (int): The one other label that is. Defaults to 255.
 
     Raises:
-        ValueError: If a mask has another size than its image, is not 2-D or holds another label; names the files.
+        ValueError: If a mask has another size than its image, is not 2-D or holds another label; names the files, says
+            what kind of mask it seems to be and which command converts it.
     """
 
     def __init__(self, num_classes: int, ignore_index: int = 255) -> None:
@@ -33,6 +36,8 @@ class CheckSegMap(BaseTransform):
     def transform(self, results: dict) -> Optional[dict]:
         """Checks ``gt_seg_map``, uint8 [H, W], and changes nothing."""
         seg_map, path = results['gt_seg_map'], results['seg_map_path']
+        if seg_map.ndim != 2:
+            raise ValueError(wrong_mask(path, f'is {seg_map.shape}', self.num_classes, self.ignore_index))
         size = tuple(results['ori_shape'][:2])  # of the file: test pipelines resize the image before they load the mask
         if seg_map.shape != size:
             raise ValueError(f"mask {path} is {seg_map.shape}, its image {results['img_path']} is {size} "
@@ -40,8 +45,7 @@ class CheckSegMap(BaseTransform):
         present = np.flatnonzero(np.bincount(seg_map.ravel()))
         wrong = present[(present >= self.num_classes) & (present != self.ignore_index)]
         if len(wrong):
-            raise ValueError(f'mask {path} holds labels {wrong.tolist()}; expected 0..{self.num_classes - 1} or '
-                             f'{self.ignore_index} (ignore)')
+            raise ValueError(wrong_mask(path, f'holds labels {wrong.tolist()}', self.num_classes, self.ignore_index))
         return results
 
     def __repr__(self) -> str:

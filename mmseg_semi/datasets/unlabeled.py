@@ -1,12 +1,10 @@
 """Images without masks, and their union with a labeled set."""
 import bisect
 import logging
-import os
 import os.path as osp
-from typing import Iterator, List, Sequence, Union
+from typing import List, NamedTuple, Sequence, Union
 
-import mmengine
-import mmengine.fileio as fileio
+import numpy as np
 from mmcv.transforms import LoadAnnotations
 from mmengine.dataset import ConcatDataset
 from mmengine.logging import print_log
@@ -14,33 +12,52 @@ from mmseg.datasets import BaseSegDataset
 
 from mmseg_semi.registry import DATASETS
 
-IMG_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
+from .exclusion import Exclusion
+from .image_lists import IMG_SUFFIXES, drop_twins, read_list, split_pair, strip_suffix, walk
+from .path_list import PathList
+
+
+class Folder(NamedTuple):
+    """A folder of the pool; its images are listed ``weight`` times."""
+    path: str
+    weight: int
 
 
 @DATASETS.register_module()
 class UnlabeledDataset(BaseSegDataset):
     """Images only. Masks are never opened, even where they exist.
 
-    The images are either all files below ``data_prefix['img_path']`` whose name ends in ``img_suffix`` (folders
-    searched at every depth, hidden files left out, sorted by path) or the lines of ``ann_file``.
+    The images are all files below ``folders`` or ``data_prefix['img_path']`` whose name ends in ``img_suffix`` (folders
+    searched at every depth, hidden files left out, links followed once, sorted by path), or the lines of ``ann_file``.
+    Of files in one folder that differ in the suffix only, one is taken, a PNG last: it is the mask of the other.
+
+    A million paths need some 100 MB and are shared by all workers (:class:`PathList`, docs/benchmarks/scale.md).
 
     Args:
         ann_file (str): List of images relative to ``img_path``, one per line. A line without an image suffix is
-            completed by ``img_suffix``. Empty for the whole folder.
+            completed by ``img_suffix``; of a line ``image mask`` the image is taken. Empty for the whole folder.
         img_suffix (str or Sequence[str]): Endings of an image file, in any case. To complete lines of a list it must
             be one string. Defaults to the common image formats.
         exclude (str or Sequence[str]): List file(s) of images to leave out, such as the labeled and the validation
-            images. A line is a path relative to ``img_path`` or a bare name, which matches in every folder; suffixes
-            do not matter. Relative to ``data_root``.
+            images. A line is a path relative to ``img_path`` (to its folder, if there are several) or a bare name,
+            which matches in every folder; suffixes do not matter. Relative to ``data_root``.
         data_prefix (dict): ``img_path`` is the folder; ``seg_map_path`` is accepted and dropped.
-        **kwargs: See :class:`mmseg.datasets.BaseSegDataset`.
+        folders (Sequence[str or dict]): Folders instead, relative to ``data_root``. ``dict(path=..., weight=3)`` lists
+            every image of a folder three times: it is drawn three times as often as one of a folder of weight
+            1. Weights are whole numbers. ``data_prefix['img_path']`` becomes their common parent.
+        exclude_sets (dict or Sequence[dict]): Configs of datasets whose images, and masks, are left out: labeled,
+            validation, test. See :class:`Exclusion`.
+        exclude_by (str): ``'path'`` or ``'content'``, which also finds copies of images of ``exclude_sets`` under other
+            names. Defaults to 'path'.
+        **kwargs: See :class:`mmseg.datasets.BaseSegDataset`; ``serialize_data`` has no use here.
 
     Raises:
-        FileNotFoundError: If the folder or a list file does not exist.
-        ValueError: If no image is left, a line cannot be completed, or the pipeline loads annotations.
+        FileNotFoundError: If a folder or a list file does not exist.
+        ValueError: If no image is left, a line cannot be completed, the pipeline loads annotations, folders overlap, or
+            an argument is out of range.
     """
 
-    #: Whether the pipeline may load annotations.
+    #: Whether the pipeline may load annotations. The records of such a class are dicts, to which it adds the masks.
     reads_masks = False
 
     def __init__(self,
@@ -48,30 +65,61 @@ class UnlabeledDataset(BaseSegDataset):
                  img_suffix: Union[str, Sequence[str]] = IMG_SUFFIXES,
                  exclude: Union[str, Sequence[str]] = (),
                  data_prefix: dict = dict(img_path=''),  # noqa: B006
+                 folders: Sequence[Union[str, dict]] = (),
+                 exclude_sets: Union[dict, Sequence[dict]] = (),
+                 exclude_by: str = 'path',
                  **kwargs) -> None:
         self.exclude = [exclude] if isinstance(exclude, str) else list(exclude)
+        self.exclude_sets = [exclude_sets] if isinstance(exclude_sets, dict) else list(exclude_sets)
+        self.exclude_by = exclude_by
         own = (img_suffix, ) if isinstance(img_suffix, str) else img_suffix
         self._suffixes = tuple(s.lower() for s in own)
-        # Longest first: 'b_leftImg8bit.png' loses all of '_leftImg8bit.png', not just '.png'.
-        self._known_suffixes = tuple(sorted(set(self._suffixes + IMG_SUFFIXES), key=len, reverse=True))
+        # 'b_leftImg8bit.png' loses all of '_leftImg8bit.png', not just '.png'.
+        self._known_suffixes = tuple({*self._suffixes, *IMG_SUFFIXES})
+        prefix = data_prefix.get('img_path', '')
+        self.folders: List[Folder] = []
+        if folders:
+            if ann_file or prefix:
+                raise ValueError('give either folders or ann_file and data_prefix.img_path, got folders and '
+                                 f'{ann_file or prefix!r}')
+            self.folders = _read_folders(folders, kwargs.get('data_root') or '')
+            prefix = osp.commonpath([folder.path for folder in self.folders])
+        if not self.reads_masks:
+            kwargs['serialize_data'] = False  # PathList is compact as it is
         super().__init__(
             ann_file=ann_file,
             img_suffix=img_suffix if isinstance(img_suffix, str) else tuple(img_suffix),
-            data_prefix=dict(img_path=data_prefix.get('img_path', '')),
+            data_prefix=dict(img_path=prefix),
             **kwargs)
         if not self.reads_masks and any(isinstance(t, LoadAnnotations) for t in self.pipeline.transforms):
             raise ValueError('UnlabeledDataset reads no masks: remove LoadAnnotations from its pipeline')
 
-    def load_data_list(self) -> List[dict]:
+    def load_data_list(self) -> Union[PathList, List[dict]]:
         """Lists the images.
 
         Returns:
-            list[dict]: ``img_path`` and the empty ``seg_fields`` that mmseg's transforms read.
+            PathList or list[dict]: ``img_path`` and the empty ``seg_fields`` that mmseg's transforms read; dicts in
+            classes with masks.
         """
-        folder = self.data_prefix['img_path']
-        source = f'list {self.ann_file}' if self.ann_file else f'folder {folder or "(empty path)"}'
-        names = list(self._read_list(self.ann_file) if self.ann_file else self._scan(folder))
-        excluded = {self._key(name) for path in self.exclude for name in self._lines(self._under_root(path))}
+        root = self.data_prefix['img_path']
+        excluded = {self._key(name) for path in self.exclude for name in read_list(self._under_root(path),
+                                                                                  self.backend_args)}
+        others = Exclusion(self.exclude_sets, self.exclude_by)
+        names, order = [], []
+        for path, weight in self.folders or [Folder('', 1)]:
+            folder = self._under_root(path) if self.folders else root
+            source = f'list {self.ann_file}' if self.ann_file else f'folder {folder or "(empty path)"}'
+            found = self._listed() if self.ann_file else drop_twins(walk(folder, self._suffixes), source)
+            kept = self._keep(found, folder, source, excluded, others)
+            inner = osp.relpath(folder, root or osp.curdir) if self.folders else osp.curdir
+            order += [np.arange(len(names), len(names) + len(kept))] * weight
+            names += kept if inner == osp.curdir else [osp.join(inner, name) for name in kept]
+        paths = PathList(root, names)
+        paths = paths.take(np.concatenate(order)) if len(order) > 1 else paths
+        return list(paths) if self.reads_masks else paths
+
+    def _keep(self, names: List[str], folder: str, source: str, excluded: set, others: Exclusion) -> List[str]:
+        """The names below a folder that neither lists nor sets exclude."""
         kept = names
         if excluded:
             keys = ((name, self._key(name)) for name in names)
@@ -79,45 +127,60 @@ class UnlabeledDataset(BaseSegDataset):
             print_log(f'unlabeled {source}: {len(names) - len(kept)} of {len(names)} images left out, '
                       f'{len(excluded)} names in exclude', logger='current',
                       level=logging.INFO if len(kept) < len(names) else logging.WARNING)
+        if self.exclude_sets:
+            foreign = others.keep([osp.join(folder, name) for name in kept])
+            print_log(f'unlabeled {source}: {len(kept) - foreign.sum()} of {len(kept)} files left out, they belong to '
+                      f'other sets (by {self.exclude_by})', logger='current')
+            kept = [name for name, keep in zip(kept, foreign, strict=True) if keep]
         if not kept:
             raise ValueError(f'no unlabeled image in {source}: {len(names)} found with img_suffix {self.img_suffix}, '
-                             f'{len(names) - len(kept)} of them left out by exclude {self.exclude}')
-        return [dict(img_path=osp.join(folder, name), seg_fields=[]) for name in kept]
+                             f'{len(names) - len(kept)} of them left out by exclude {self.exclude} and '
+                             f'{len(self.exclude_sets)} exclude_sets')
+        return kept
 
     def _under_root(self, path: str) -> str:
         return osp.join(self.data_root, path) if self.data_root else path
 
     def _key(self, name: str) -> str:
         """A name without its image suffix, '/' between folders."""
-        lower = name.lower()
-        length = next((len(s) for s in self._known_suffixes if lower.endswith(s)), 0)
-        return osp.normpath(name[:len(name) - length]).replace(os.sep, '/')
+        return osp.normpath(strip_suffix(name, self._known_suffixes))
 
-    def _lines(self, path: str) -> List[str]:
-        if not fileio.exists(path, backend_args=self.backend_args):
-            raise FileNotFoundError(f'list of images not found: {path}')
-        lines = (line.strip() for line in mmengine.list_from_file(path, backend_args=self.backend_args))
-        return [line for line in lines if line]
-
-    def _read_list(self, path: str) -> Iterator[str]:
-        for line in self._lines(path):
-            if line.lower().endswith(self._known_suffixes):
-                yield line
-            elif isinstance(self.img_suffix, str):
-                yield line + self.img_suffix
-            else:
-                raise ValueError(f"{path}: '{line}' has no image suffix; set img_suffix to one string, e.g. '.jpg'")
-
-    def _scan(self, folder: str) -> List[str]:
-        if not osp.isdir(folder):
-            raise FileNotFoundError(f'folder of unlabeled images not found: {folder or "(empty path)"}')
+    def _listed(self) -> List[str]:
         names = []
-        for here, folders, files in os.walk(folder, followlinks=True):
-            folders[:] = [f for f in folders if not f.startswith('.')]
-            prefix = osp.relpath(here, folder)
-            found = [f for f in files if f.lower().endswith(self._suffixes) and not f.startswith('.')]
-            names += found if prefix == '.' else [osp.join(prefix, f) for f in found]
-        return sorted(names)
+        for line in read_list(self.ann_file, self.backend_args):
+            line = split_pair(line)[0]
+            if not line.lower().endswith(self._known_suffixes):
+                if not isinstance(self.img_suffix, str):
+                    raise ValueError(f"{self.ann_file}: '{line}' has no image suffix; set img_suffix to one string, "
+                                     "e.g. '.jpg'")
+                line += self.img_suffix
+            names.append(line)
+        return names
+
+
+def _read_folders(folders: Sequence[Union[str, dict]], root: str) -> List[Folder]:
+    """Checks ``folders``; paths relative to ``root`` unless one lies outside, then all are absolute."""
+    if isinstance(folders, (str, dict)):
+        raise TypeError(f'folders must be a list, such as [{folders!r}]')
+    read = []
+    for folder in folders:
+        entry = dict(path=folder) if isinstance(folder, str) else dict(folder)
+        path, weight = entry.pop('path', ''), entry.pop('weight', 1)
+        if not path or entry:
+            raise ValueError(f"a folder is a path or dict(path='...', weight=2), got {folder!r}")
+        if type(weight) is not int or weight < 1:
+            raise ValueError(f"the weight of folder '{path}' must be a whole number from 1 on, got {weight!r}; to "
+                             'lower it, raise the weights of the other folders')
+        read.append(Folder(osp.normpath(path), weight))
+    if any(osp.isabs(folder.path) or folder.path.split(osp.sep)[0] == osp.pardir for folder in read):
+        read = [Folder(osp.abspath(osp.join(root, folder.path)), folder.weight) for folder in read]
+    real = [osp.join(osp.realpath(osp.join(root, folder.path)), '') for folder in read]
+    for i, one in enumerate(real):
+        inside = next((k for k, other in enumerate(real) if k != i and one.startswith(other)), None)
+        if inside is not None:
+            raise ValueError(f"folder '{read[i].path}' is (in) folder '{read[inside].path}': its images would be "
+                             'listed twice; name one of them')
+    return read
 
 
 @DATASETS.register_module()

@@ -1,6 +1,7 @@
 """Index streams against a slow, obvious reference."""
 import itertools
 import logging
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -209,3 +210,19 @@ def test_through_the_runner(workers):
     expected = reference((7, 20), (2, 3), 11, 0, 1, 9, True)[25:]
     assert [int(item) for batch in batches for item in batch] == expected
     assert len(loader) == 6
+
+
+def test_one_permutation_at_a_time():
+    """A pool of a million images must not cost two of them where one pass ends and the next begins."""
+
+    class Union:
+        cumulative_sizes = [10, 10 + 10**5]
+
+    sampler = LabeledUnlabeledSampler(Union(), (1, 4), seed=0)
+    sampler.skip(len(sampler) - 50)
+    tracemalloc.start()
+    indices = take(sampler, 100)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(set(indices)) > 50
+    assert 8 * 10**5 <= peak < 1.2 * 8 * 10**5

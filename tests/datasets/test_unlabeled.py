@@ -99,6 +99,57 @@ def test_exclude(tmp_path):
         UnlabeledDataset(exclude='all.txt', **cfg)
 
 
+def test_several_folders_with_weights(tmp_path):
+    touch(tmp_path, 'pool/day/a.jpg', 'pool/day/x/b.png', 'pool/night/c.tif')
+    folders = ['pool/day', dict(path='pool/night/', weight=3)]
+    dataset = UnlabeledDataset(data_root=str(tmp_path), folders=folders)
+    assert dataset.data_prefix['img_path'] == str(tmp_path / 'pool')
+    assert names(dataset) == ['day/a.jpg', 'day/x/b.png', *['night/c.tif'] * 3]
+    part = UnlabeledDataset(data_root=str(tmp_path), folders=folders, indices=2)
+    assert names(part) == ['day/a.jpg', 'day/x/b.png']
+    assert names(dataset.get_subset([4, 0])) == ['night/c.tif', 'day/a.jpg']
+    # A line of an exclude list is relative to its folder.
+    write_list(tmp_path / 'out.txt', 'x/b')
+    assert names(UnlabeledDataset(data_root=str(tmp_path), folders=folders, exclude='out.txt'))[1] == 'night/c.tif'
+    far = UnlabeledDataset(data_root=str(tmp_path / 'pool'), folders=[str(tmp_path / 'pool/day'), '../pool/night'])
+    assert names(far) == ['day/a.jpg', 'day/x/b.png', 'night/c.tif']
+    one = UnlabeledDataset(folders=[dict(path=str(tmp_path / 'pool/night'), weight=2)])
+    assert names(one) == ['c.tif', 'c.tif']
+
+
+@pytest.mark.parametrize('folders, error, message', [
+    (['a', 'a/'], ValueError, "folder 'a' is \\(in\\) folder 'a'"),
+    (['a/b', 'a'], ValueError, "folder 'a/b' is \\(in\\) folder 'a'"),
+    (['a', 'link'], ValueError, "folder 'a' is \\(in\\) folder 'link'"),
+    ([dict(path='a', weight=0.5)], ValueError, "weight of folder 'a' must be a whole number from 1 on, got 0.5"),
+    ([dict(path='a', weight=0)], ValueError, 'got 0; to lower it, raise'),
+    ([dict(path='a', wight=2)], ValueError, 'a folder is a path or dict'),
+    ([''], ValueError, 'a folder is a path or dict'),
+    ('a', TypeError, "folders must be a list, such as \\['a'\\]"),
+    (['a', 'none'], FileNotFoundError, 'folder not found: .*/none'),
+    (['a', 'empty'], ValueError, 'no unlabeled image in folder .*/empty'),
+])
+def test_mistakes_in_folders(tmp_path, folders, error, message):
+    touch(tmp_path, 'a/b/c.jpg')
+    (tmp_path / 'empty').mkdir()
+    (tmp_path / 'link').symlink_to(tmp_path / 'a')
+    with pytest.raises(error, match=message):
+        UnlabeledDataset(data_root=str(tmp_path), folders=folders)
+
+
+def test_folders_or_a_list(tmp_path):
+    for other in (dict(ann_file='ids.txt'), dict(data_prefix=dict(img_path='a'))):
+        with pytest.raises(ValueError, match='give either folders or'):
+            UnlabeledDataset(data_root=str(tmp_path), folders=['a'], **other)
+
+
+def test_masks_beside_images_and_in_lists_are_left_out(tmp_path):
+    touch(tmp_path, 'd/a.jpg', 'd/a.png', 'd/b.png')
+    assert names(UnlabeledDataset(data_prefix=dict(img_path=str(tmp_path)))) == ['d/a.jpg', 'd/b.png']
+    ids = write_list(tmp_path / 'ids.txt', 'd/a.jpg d/a.png', 'd/b.png\td/b.png')
+    assert names(UnlabeledDataset(ids, data_prefix=dict(img_path=str(tmp_path)))) == ['d/a.jpg', 'd/b.png']
+
+
 def test_nothing_there(tmp_path):
     with pytest.raises(FileNotFoundError, match='no/such/folder'):
         UnlabeledDataset(data_prefix=dict(img_path='no/such/folder'))

@@ -1,0 +1,115 @@
+"""What kind of mask a file seems to be when its values are no class indices, and the command that mends it."""
+import os.path as osp
+import shlex
+from typing import Sequence
+
+import numpy as np
+from PIL import Image
+
+_MANY = 64  # distinct values from which a gray picture is no coded mask
+
+
+def convert_command(path: str, option: str = '') -> str:
+    """The command that converts the folder of a mask."""
+    folder = osp.dirname(path) or '.'
+    folders = shlex.join([folder, f'{folder.rstrip("/")}_indices'])
+    return f'python tools/dataset_converters/convert_masks.py {folders} {option}'.rstrip()
+
+
+def _by_map(path: str) -> str:
+    return (f'`{convert_command(path, "--map classes.txt")}` makes class indices of such masks (with --list instead of '
+            '--map it prints a map to start from)')
+
+
+def mask_hint(path: str, num_classes: int, ignore_index: int = 255) -> str:
+    """Guesses why a mask does not hold the class indices 0..C-1; opens the file.
+
+    Args:
+        path (str): The mask.
+        num_classes (int): ``C``.
+        ignore_index (int): The label that stands beside the classes. Defaults to 255.
+
+    Returns:
+        str: One or two sentences with a command, '' if the file cannot be read or fits.
+    """
+    try:
+        with Image.open(path) as image:
+            kind, mode = image.format, image.mode
+            pixels = np.asarray(image if mode != 'LA' else image.getchannel(0))
+    except (OSError, SyntaxError, ValueError):  # Pillow's answers to broken files
+        return ''
+    if kind == 'JPEG':
+        return ('It is a JPEG, whose compression invents labels at every edge: save the masks as PNG; then, if they '
+                f'are still no class indices, {_by_map(path)}')
+    if pixels.ndim == 3:
+        return _color_hint(path, pixels)
+    values = np.unique(pixels).tolist()
+    if all(v in range(num_classes) or v == ignore_index for v in values):
+        return ''
+    return _gray_hint(path, [v for v in values if v != ignore_index], values, mode, num_classes)
+
+
+def _color_hint(path: str, pixels: np.ndarray) -> str:
+    colors = np.unique(pixels[..., :3].reshape(-1, 3), axis=0)
+    if (colors == colors[:, :1]).all():
+        return f'It seems to be a gray mask stored with three channels: {_by_map(path)}'
+    if len(colors) > _MANY:
+        return f'It holds {len(colors)} colors, as a photograph does: is seg_map_path the folder of masks?'
+    shown = ', '.join(str(tuple(color)) for color in colors[:4].tolist())
+    return f'It seems to be RGB-coded, {len(colors)} colors such as {shown}: {_by_map(path)}'
+
+
+def _gray_hint(path: str, labels: Sequence[int], values: Sequence[int], mode: str, num_classes: int) -> str:
+    found = f'values {", ".join(map(str, values[:6]))}{", ..." if len(values) > 6 else ""}'
+    if mode not in ('1', 'L', 'P') and max(values) > 255:
+        return f'It has more than 8 bits ({found}), of which mmseg reads the lower 8: {_by_map(path)}'
+    if mode == 'P':
+        return f'It is a palette picture whose indices ({found}) are not yours: {_by_map(path)}'
+    if len(values) == 2 and values[0] == 0:
+        return (f'It seems to be a binary mask (0 and {values[1]}): `{convert_command(path, "--binary")}` makes 0 and '
+                '1 of it')
+    if max(labels) == num_classes:
+        return (f'It seems to count its {num_classes} classes from 1: {_by_map(path)}; or, if 0 means unlabeled, set '
+                'reduce_zero_label=True in the dataset')
+    if len(values) > _MANY:
+        return f'It holds {len(values)} gray levels, as a photograph does: is seg_map_path the folder of masks?'
+    if len(labels) <= num_classes:
+        return f'It seems to show classes as gray levels ({found}): {_by_map(path)}'
+    return f'Are all classes named in `classes`? If its {found} are not class indices, {_by_map(path)}'
+
+
+def check_any_class(paths: Sequence[str], ignore_index: int, where: str) -> None:
+    """Refuses 0/255 masks, which no check of values finds: 255 reads as ignore, and training sees one class only.
+
+    Stops at the first mask with another label, commonly the first of all; masks that cannot be read or have colors are
+    left to the checks of the pipeline.
+
+    Args:
+        paths (Sequence[str]): All masks of a set.
+        ignore_index (int): Its ignored label.
+        where (str): Folder of the masks, for the message.
+
+    Raises:
+        ValueError: If the masks hold 0 and ``ignore_index`` and nothing else.
+    """
+    seen = set()
+    for path in paths:
+        try:
+            with Image.open(path) as image:
+                pixels = np.asarray(image)
+        except (OSError, SyntaxError, ValueError):
+            return
+        seen.update(np.unique(pixels).tolist())
+        if pixels.ndim != 2 or seen - {0, ignore_index}:
+            return
+    if seen == {0, ignore_index}:
+        raise ValueError(f'none of the {len(paths)} masks below {where} shows a class but 0; all other pixels are '
+                         f'{ignore_index}, which is ignored. They seem to be binary masks: '
+                         f'`{convert_command(osp.join(where, "x"), "--binary")}` makes 0 and 1 of them')
+
+
+def wrong_mask(path: str, found: str, num_classes: int, ignore_index: int = 255) -> str:
+    """Message about a mask: what was ``found``, such as ``'holds labels [7]'``, what is expected, and the hint."""
+    hint = mask_hint(path, num_classes, ignore_index)
+    expected = f'expected 0..{num_classes - 1} or {ignore_index} (ignore)'
+    return f'mask {path} {found}; {expected}{". " + hint if hint else ""}'

@@ -1,0 +1,115 @@
+import os
+import os.path as osp
+
+import cv2
+import numpy as np
+import pytest
+
+from mmseg_semi.datasets import FolderDataset, image_ids
+
+
+def write(root, *names, values=(0, 1)):
+    for name in names:
+        path = osp.join(root, name)
+        os.makedirs(osp.dirname(path), exist_ok=True)
+        picture = np.resize(np.array(values, np.uint8), (6, 8))
+        cv2.imwrite(path, picture if 'mask' in name or name.endswith('.png') else np.dstack([picture] * 3))
+
+
+def dataset(root, img='images', ann='masks', **kwargs):
+    return FolderDataset(data_root=str(root), data_prefix=dict(img_path=img, seg_map_path=ann),
+                         metainfo=dict(classes=('a', 'b')), **kwargs)
+
+
+def pairs(found, root):
+    infos = [found.get_data_info(i) for i in range(len(found))]
+    return [tuple(osp.relpath(info[key], root) for key in ('img_path', 'seg_map_path')) for info in infos]
+
+
+def test_mirrored_trees_and_any_suffix(tmp_path):
+    write(tmp_path, 'images/a.JPG', 'images/day 1/a.tif', 'images/day 1/b.jpeg', 'masks/a.png', 'masks/day 1/a.bmp',
+          'masks/day 1/b.PNG', 'masks/.cache/x.png')
+    found = dataset(tmp_path)
+    assert pairs(found, tmp_path) == [('images/a.JPG', 'masks/a.png'), ('images/day 1/a.tif', 'masks/day 1/a.bmp'),
+                                      ('images/day 1/b.jpeg', 'masks/day 1/b.PNG')]
+    assert image_ids(found) == ['a', 'day 1/a', 'day 1/b']
+    info = found.get_data_info(0)
+    assert info['seg_fields'] == [] and info['reduce_zero_label'] is False and info['label_map'] is None
+
+
+def test_beside(tmp_path):
+    write(tmp_path, 'd/a.jpg', 'd/a.png', 'd/x/b.tif', 'd/x/b.png')
+    assert pairs(dataset(tmp_path, 'd', 'd/'), tmp_path) == [('d/a.jpg', 'd/a.png'), ('d/x/b.tif', 'd/x/b.png')]
+    write(tmp_path, 'e/a.png', 'e/a_mask.png')
+    assert pairs(dataset(tmp_path, 'e', 'e', seg_map_suffix='_mask.png'), tmp_path) == [('e/a.png', 'e/a_mask.png')]
+    with pytest.raises(ValueError, match='no image below .*e with img_suffix .* besides masks'):
+        dataset(tmp_path, 'e', 'e')
+
+
+def test_one_folder_inside_the_other(tmp_path):
+    write(tmp_path, 'd/a.jpg', 'd/masks/a.png', 'e/b.png', 'e/images/b.png')
+    assert pairs(dataset(tmp_path, 'd', 'd/masks'), tmp_path) == [('d/a.jpg', 'd/masks/a.png')]
+    assert pairs(dataset(tmp_path, 'e/images', 'e'), tmp_path) == [('e/images/b.png', 'e/b.png')]
+
+
+def test_lists(tmp_path):
+    write(tmp_path, 'images/a.jpg', 'images/b.tif', 'images/c.1.jpg', 'masks/a.png', 'masks/c.1.png', 'masks/other.png')
+    list_file = tmp_path / 'ids.txt'
+    list_file.write_text('c.1\na.jpg\n')
+    assert [p[0] for p in pairs(dataset(tmp_path, ann_file='ids.txt'), tmp_path)] == ['images/c.1.jpg', 'images/a.jpg']
+    list_file.write_text('images/b.tif masks/other.png\n')
+    assert pairs(dataset(tmp_path, '', '', ann_file='ids.txt'), tmp_path) == [('images/b.tif', 'masks/other.png')]
+    for line, message in (('z', "lists 'z', but there is no such image"), ('b', "lists 'b', but there is no mask b"),
+                          ('a.jpg no.png', 'there is no mask no.png')):
+        list_file.write_text(f'{line}\n')
+        with pytest.raises(FileNotFoundError, match=message):
+            dataset(tmp_path, ann_file='ids.txt')
+    list_file.write_text('\n')
+    with pytest.raises(ValueError, match='ids.txt lists no image'):
+        dataset(tmp_path, ann_file='ids.txt')
+    with pytest.raises(FileNotFoundError, match='no.txt'):
+        dataset(tmp_path, ann_file='no.txt')
+
+
+def test_every_file_without_a_partner_is_told(tmp_path):
+    write(tmp_path, *(f'images/{i}.jpg' for i in range(8)), 'masks/0.png', 'masks/x/9.png')
+    with pytest.raises(ValueError) as error:
+        dataset(tmp_path)
+    text = str(error.value)
+    assert '7 images have no mask: 1.jpg, 2.jpg, 3.jpg, 4.jpg, 5.jpg, ...' in text
+    assert '1 masks have no image: x/9.png' in text and 'ann_file' in text
+
+
+def test_two_files_of_one_stem(tmp_path):
+    write(tmp_path, 'images/a.jpg', 'images/a.tif', 'masks/a.png')
+    with pytest.raises(ValueError, match="two images .* stem 'a': a.jpg and a.tif"):
+        dataset(tmp_path)
+    (tmp_path / 'images/a.tif').unlink()
+    write(tmp_path, 'masks/a.bmp')
+    with pytest.raises(ValueError, match="two masks .* stem 'a': a.bmp and a.png"):
+        dataset(tmp_path)
+
+
+def test_nothing_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match='images'):
+        dataset(tmp_path)
+    (tmp_path / 'images').mkdir()
+    (tmp_path / 'masks').mkdir()
+    with pytest.raises(ValueError, match='no image below .*images with img_suffix'):
+        dataset(tmp_path)
+    with pytest.raises(ValueError, match='images without masks belong into UnlabeledDataset'):
+        FolderDataset(data_root=str(tmp_path), data_prefix=dict(img_path='images'))
+
+
+def test_binary_masks_are_refused(tmp_path):
+    write(tmp_path, 'images/a.jpg', 'images/b.jpg')
+    write(tmp_path, 'masks/a.png', 'masks/b.png', values=(0, 255))
+    with pytest.raises(ValueError, match='none of the 2 masks .*python tools/dataset_converters/convert_masks.py '
+                                         '.*masks .*masks_indices --binary'):
+        dataset(tmp_path)
+    write(tmp_path, 'masks/b.png', values=(0, 1, 255))
+    assert len(dataset(tmp_path)) == 2
+    write(tmp_path, 'masks/a.png', 'masks/b.png', values=(0, ))  # empty scenes alone are no reason
+    assert len(dataset(tmp_path)) == 2
+    write(tmp_path, 'masks/a.png', 'masks/b.png', values=(255, ))
+    assert len(dataset(tmp_path)) == 2

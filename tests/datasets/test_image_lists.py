@@ -1,0 +1,87 @@
+import os
+import os.path as osp
+
+import pytest
+
+from mmseg_semi.datasets import image_lists
+from mmseg_semi.datasets.image_lists import IMG_SUFFIXES, drop_twins, read_list, split_pair, strip_suffix, walk
+
+
+def touch(root, *names):
+    for name in names:
+        path = osp.join(root, name)
+        os.makedirs(osp.dirname(path), exist_ok=True)
+        open(path, 'w').close()
+
+
+def test_walk_mixes_suffixes_and_depths(tmp_path):
+    touch(tmp_path, 'b.jpg', 'a.PNG', 'x y/c.JPeG', 'x y/z/d.tif', 'x y/notes.txt', '.hidden.jpg', '.git/e.jpg')
+    assert walk(str(tmp_path), IMG_SUFFIXES) == ['a.PNG', 'b.jpg', 'x y/c.JPeG', 'x y/z/d.tif']
+    assert walk(str(tmp_path), ('.tif', )) == ['x y/z/d.tif']
+
+
+def test_walk_survives_links(tmp_path):
+    touch(tmp_path, 'pool/z/a.jpg', 'elsewhere/b.jpg')
+    (tmp_path / 'pool/z/up').symlink_to(tmp_path / 'pool')  # a loop
+    (tmp_path / 'pool/again').symlink_to(tmp_path / 'pool/z')  # sorts before its target
+    (tmp_path / 'pool/other').symlink_to(tmp_path / 'elsewhere')
+    assert walk(str(tmp_path / 'pool'), IMG_SUFFIXES) == ['other/b.jpg', 'z/a.jpg']
+    (tmp_path / 'root').symlink_to(tmp_path / 'pool')
+    assert walk(str(tmp_path / 'root'), IMG_SUFFIXES) == ['other/b.jpg', 'z/a.jpg']
+
+
+def test_walk_names_what_it_cannot_read(tmp_path, monkeypatch):
+    with pytest.raises(FileNotFoundError, match='folder not found: .*nowhere$'):
+        walk(str(tmp_path / 'nowhere'), IMG_SUFFIXES)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match=f'folder not found: nowhere .seen from {tmp_path}'):
+        walk('nowhere', IMG_SUFFIXES)
+    touch(tmp_path, 'a/b/c.jpg')
+    scandir = os.scandir
+
+    def locked(path):  # chmod does not stop root, as which tests may run
+        if str(path).endswith('b'):
+            raise PermissionError(13, 'Permission denied')
+        return scandir(path)
+
+    monkeypatch.setattr(os, 'scandir', locked)
+    with pytest.raises(ValueError, match='cannot read folder .*a/b: Permission denied'):
+        walk(str(tmp_path), IMG_SUFFIXES)
+
+
+def test_a_png_beside_an_image_is_its_mask(monkeypatch):
+    told = []
+    monkeypatch.setattr(image_lists, 'print_log', lambda text, *_: told.append(text))
+    names = ['a.jpg', 'a.png', 'b.png', 'b.tif', 'c.png', 'd/a.png', 'e.bmp', 'e.jpg', 'e.png']
+    assert drop_twins(names, 'folder x') == ['a.jpg', 'b.tif', 'c.png', 'd/a.png', 'e.jpg']
+    assert len(told) == 1 and told[0].startswith(
+        'folder x: 4 files have the name of another image and another suffix, such as a.png beside a.jpg')
+    assert drop_twins(['a.png', 'b.png'], 'x') == ['a.png', 'b.png']
+    assert drop_twins(['a.png', 'b.jpg'], 'x') == ['a.png', 'b.jpg']
+    assert len(told) == 1
+
+
+def test_strip_suffix():
+    assert strip_suffix('d/b_leftImg8bit.PNG', ('.png', '_leftimg8bit.png')) == 'd/b'
+    assert strip_suffix('2007_1.5', IMG_SUFFIXES) == '2007_1.5'
+
+
+@pytest.mark.parametrize('line, image, mask', [
+    ('img/a.jpg mask/a.png', 'img/a.jpg', 'mask/a.png'),
+    ('img/a.jpg\tmask/a.png', 'img/a.jpg', 'mask/a.png'),
+    ('img/a.jpg, mask/a.png', 'img/a.jpg', 'mask/a.png'),
+    ('day one/a b.JPG day one/a b.PNG', 'day one/a b.JPG', 'day one/a b.PNG'),
+    ('day one/a.jpg', 'day one/a.jpg', None),
+    ('day, one/a', 'day, one/a', None),
+    ('2007_000032', '2007_000032', None),
+])
+def test_split_pair(line, image, mask):
+    assert split_pair(line) == (image, mask)
+
+
+def test_read_list(tmp_path):
+    path = tmp_path / 'ids.txt'
+    path.write_bytes('\ufeffa.jpg\r\n\r\n  d/ä b.jpg \n'.encode())
+    assert read_list(str(path)) == ['a.jpg', 'd/ä b.jpg']
+    with pytest.raises(FileNotFoundError, match='none.txt'):
+        read_list(str(tmp_path / 'none.txt'))

@@ -1,0 +1,86 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmseg_semi.datasets import CheckSegMap
+from mmseg_semi.datasets.mask_hint import check_any_class, convert_command, mask_hint
+
+RNG = np.random.default_rng(0)
+NOISE = RNG.integers(0, 256, (40, 40), dtype=np.uint8)
+
+
+def values(*found, dtype=np.uint8):
+    return np.resize(np.array(found, dtype), (6, 8))
+
+
+def palette(indices):
+    picture = Image.fromarray(indices)
+    picture.putpalette(bytes(range(256)) * 3)
+    return picture
+
+
+def gray(pixels):
+    return Image.fromarray(pixels)
+
+
+@pytest.mark.parametrize('picture, name, expected', [
+    (gray(values(0, 128)), 'a.png', ['binary mask (0 and 128)', '--binary']),
+    (gray(values(0, 255, dtype=bool)), 'a.png', []),  # 1 bit: 0 and 1
+    (gray(values(1, 2, 3)), 'a.png', ['count its 3 classes from 1', 'reduce_zero_label=True']),
+    (gray(values(0, 1, 2, 3, 255)), 'a.png', ['count its 3 classes from 1']),
+    (gray(values(0, 100, 200)), 'a.png', ['gray levels (values 0, 100, 200)', '--map']),
+    (gray(values(0, 1, 2, 6, 8)), 'a.png', ['Are all classes named in `classes`?', 'values 0, 1, 2, 6, 8']),
+    (gray(NOISE), 'a.png', ['256 gray levels', 'is seg_map_path the folder of masks?']),
+    (gray(np.dstack([values(0, 9)] * 3)), 'a.png', ['gray mask stored with three channels', '--map']),
+    (gray(np.dstack([values(0, 9), values(5, 7), values(3, 1)])), 'a.png', ['RGB-coded, 2 colors such as (0, 5, 3)']),
+    (gray(np.dstack([values(0, 9), values(5, 7), values(3, 1), values(255)])), 'a.png', ['RGB-coded, 2 colors']),
+    (gray(RNG.integers(0, 256, (30, 30, 3), dtype=np.uint8)), 'a.png', ['900 colors', 'folder of masks?']),
+    (palette(values(0, 7)), 'a.png', ['palette picture whose indices (values 0, 7)', '--map classes.txt']),
+    (gray(values(0, 1000, dtype=np.uint16)), 'a.png', ['more than 8 bits (values 0, 1000)']),
+    (gray(NOISE), 'a.jpg', ['It is a JPEG', '--map']),
+    (gray(values(0, 1, 2, 255)), 'a.png', []),
+])
+def test_kinds(tmp_path, picture, name, expected):
+    path = tmp_path / name
+    picture.save(path)
+    hint = mask_hint(str(path), num_classes=3)
+    assert bool(hint) == bool(expected)
+    assert all(part in hint for part in expected), hint
+    if '--' in hint:
+        assert f'convert_masks.py {tmp_path} {tmp_path}_indices --' in hint
+
+
+def test_files_that_cannot_be_read_get_no_hint(tmp_path):
+    (tmp_path / 'a.png').write_bytes(b'\x89PNG\r\n\x1a\nnothing')
+    assert mask_hint(str(tmp_path / 'a.png'), 3) == mask_hint(str(tmp_path / 'none.png'), 3) == ''
+
+
+def test_the_command_can_be_pasted():
+    assert convert_command('my masks/a.png', '--binary') == (
+        "python tools/dataset_converters/convert_masks.py 'my masks' 'my masks_indices' --binary")
+    assert convert_command('a.png').endswith('convert_masks.py . ._indices')
+
+
+def test_check_seg_map_tells_the_kind(tmp_path):
+    path = str(tmp_path / 'a.png')
+    gray(values(0, 128)).save(path)
+    check = CheckSegMap(num_classes=2)
+    results = dict(seg_map_path=path, img_path='a.jpg', ori_shape=(6, 8), gt_seg_map=values(0, 128))
+    with pytest.raises(ValueError, match=r'a.png holds labels \[128\]; expected 0..1 or 255 \(ignore\). It seems to be '
+                                         r'a binary mask \(0 and 128\): `python tools/.*/convert_masks.py'):
+        check(results)
+    colors = np.dstack([values(0, 9), values(5, 7), values(3, 1)])
+    gray(colors).save(path)
+    with pytest.raises(ValueError, match=r'a.png is \(6, 8, 3\); expected .* RGB-coded, 2 colors'):
+        check(dict(results, gt_seg_map=colors))
+
+
+def test_check_any_class_stops_early(tmp_path):
+    paths = [str(tmp_path / f'{i}.png') for i in range(3)]
+    gray(values(0, 255)).save(paths[0])
+    gray(values(0, 1)).save(paths[1])
+    check_any_class([*paths, 'none'], 255, 'm')  # the third does not exist: it is never opened
+    gray(values(0, 255)).save(paths[1])
+    with pytest.raises(ValueError, match='none of the 2 masks below m'):
+        check_any_class(paths[:2], 255, 'm')
+    check_any_class(paths[:2], 254, 'm')
