@@ -126,8 +126,9 @@ def main(argv: Optional[List[str]] = None) -> None:
     parser.add_argument('sbd', type=Path, help='benchmark.tgz, or the folder benchmark_RELEASE/dataset')
     args = parser.parse_args(argv)
     root, out = gather([args.voc], args.out, OUT, wanted_of_voc, ['VOC2012', 'VOCdevkit/VOC2012'], [LISTS])
+    sbd = find_sbd(args.sbd, out)
     with locked(out):
-        items = plan(root, find_sbd(args.sbd, out), out)
+        items = plan(root, sbd, out)
         val = read_lines(root / LISTS / 'val.txt')
         for name in ('JPEGImages', 'SegmentationClass', f'{LISTS}/train.txt', f'{LISTS}/val.txt'):
             link(root / name, out / name)
