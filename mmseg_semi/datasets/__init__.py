@@ -1,5 +1,6 @@
 from .camvid import CamVidDataset
 from .class_index import ClassIndex, image_ids
+from .coco import COCO81Dataset
 from .collate import semi_collate
 from .guide import GuidedPairDataset, draw_guide
 from .pseudo_labeled import PseudoLabeledDataset
@@ -9,7 +10,7 @@ from .transforms import CheckSegMap, RandomScale, StrongAugment
 from .unlabeled import SemiDataset, UnlabeledDataset
 
 __all__ = [
-    'CamVidDataset', 'CheckSegMap', 'ClassIndex', 'GuidedPairDataset', 'LabeledUnlabeledSampler',
+    'COCO81Dataset', 'CamVidDataset', 'CheckSegMap', 'ClassIndex', 'GuidedPairDataset', 'LabeledUnlabeledSampler',
     'PseudoLabeledDataset', 'RandomScale', 'SemiDataset', 'ShapesDataset', 'StrongAugment', 'UnlabeledDataset',
     'draw_guide', 'image_ids', 'semi_collate'
 ]
