@@ -29,7 +29,7 @@ BASES = sorted(path for name in ('voc', 'cityscapes', 'coco', 'ade20k')
 WEAK = ['RandomScale', 'RandomCrop', 'RandomFlip', 'PackSegInputs']
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def load(method, kind, size):
     """Loads a config, which nobody may change, and makes mmseg's scope the default."""
     cfg = Config.fromfile(CONFIGS / method / f'{method}_r101_{kind}_{size}.py')
