@@ -100,8 +100,8 @@ def paint(canvas: np.ndarray, label: int, segmentation) -> None:
 def fill(canvas: np.ndarray, label: int, polygon: Sequence[float]) -> None:
     """Sets the pixels whose centers are inside a polygon [x0, y0, x1, y1, ...] by the even-odd rule.
 
-    OpenCV and PIL also fill every pixel that the outline touches: 2 % more area than COCO's own decoder on objects
-    of this size, and not the same in all of their versions. Here the rows count the edges on the left of a center.
+    OpenCV and PIL also fill every pixel that the outline touches, so their objects are fatter than those of COCO's own
+    decoder, and not the same in all of their versions. Here the rows count the edges on the left of a center.
     """
     start = np.asarray(polygon, float).reshape(-1, 2)
     low = np.clip(np.floor(start.min(0)), 0, canvas.shape[::-1]).astype(int)

@@ -35,8 +35,7 @@ class Mask(NamedTuple):
 def make_parser(doc: str) -> argparse.ArgumentParser:
     """The options that all converters have."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--out', type=Path, help='data root to make; default: the folder that was given, for archives '
-                        "the configs' default")
+    parser.add_argument('--out', type=Path, help='data root to make, OUT above')
     parser.add_argument('--workers', type=positive, default=min(8, os.cpu_count() or 1), help='processes')
     return parser
 
@@ -265,7 +264,7 @@ def summarize(out: Path, recipe: str, parts: Dict[str, List[Mask]], classes: Seq
             masks=len(masks), sha256=hashlib.sha256(lines.encode()).hexdigest(), pixels=named)
         states = ', '.join(f'{count} {state}' for state, count in sorted(Counter(m.state for m in masks).items()))
         print(f'{part}: {len(masks)} masks ({states}), sha256 {summary["parts"][part]["sha256"]}')
-        shares = ', '.join(f'{name} {100 * count / max(1, pixels.sum()):.2f} %' for name, count in named.items())
+        shares = ', '.join(f'{name} {100 * count / max(1, pixels.sum()):.2f}%' for name, count in named.items())
         print(textwrap.indent(textwrap.fill(shares, 116), '    '))
     path = out / f'{recipe.rpartition("-")[0]}.json'
     before = json.loads(path.read_text()) if path.is_file() else summary
