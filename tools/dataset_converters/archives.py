@@ -96,6 +96,7 @@ def _zip_members(archive: Path, stack: contextlib.ExitStack) -> Iterator[tuple]:
     """Name, size and a function that opens, for each file; shows the progress in megabytes."""
     content = stack.enter_context(zipfile.ZipFile(archive))
     infos = [info for info in content.infolist() if not info.is_dir()]
+    stack.callback(sys.stderr.write, '\n')
     bar = MegabyteBar(sum(info.compress_size for info in infos))
     for info in infos:
         yield info.filename, info.file_size, lambda info=info: content.open(info)
@@ -106,6 +107,7 @@ def _zip_members(archive: Path, stack: contextlib.ExitStack) -> Iterator[tuple]:
 def _tar_members(archive: Path, stack: contextlib.ExitStack) -> Iterator[tuple]:
     raw = stack.enter_context(archive.open('rb'))
     content = stack.enter_context(tarfile.open(fileobj=raw, mode='r|*'))
+    stack.callback(sys.stderr.write, '\n')
     bar, before = MegabyteBar(archive.stat().st_size), 0
     for member in content:
         if member.isfile():  # links and devices are never followed
@@ -128,7 +130,6 @@ class MegabyteBar:
 
     def finish(self) -> None:
         self._show(self.total)
-        sys.stderr.write('\n')
 
     def _show(self, done: int) -> None:
         if done > self.done:

@@ -59,7 +59,7 @@ def guard(main: Callable[[], None]) -> int:
         print('error: a worker process died, out of memory perhaps; continue with --workers 1', file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print('\ninterrupted; the same command continues', file=sys.stderr)
+        print('interrupted; the same command continues', file=sys.stderr)
         return 130
     return 0
 
@@ -205,21 +205,16 @@ def parallel(work: Callable, items: Sequence, workers: int) -> List:
     After Ctrl-C or an error the items under way are finished, so that no half file stays behind.
     """
     bar, results = ProgressBar(len(items), file=sys.stderr), []
-
-    def collect(outcomes: Iterator) -> None:
+    with contextlib.ExitStack() as stack:
+        stack.callback(sys.stderr.write, '\n')
+        outcomes = map(work, items)
+        if workers > 1:
+            pool = ProcessPoolExecutor(workers, initializer=_leave_interrupts_to_the_parent)
+            stack.callback(pool.shutdown, wait=True, cancel_futures=True)
+            outcomes = pool.map(work, items, chunksize=4)
         for outcome in outcomes:
             results.append(outcome)
             bar.update()
-
-    if workers == 1:
-        collect(map(work, items))
-    else:
-        pool = ProcessPoolExecutor(workers, initializer=_leave_interrupts_to_the_parent)
-        try:
-            collect(pool.map(work, items, chunksize=4))
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-    sys.stderr.write('\n')
     return results
 
 
