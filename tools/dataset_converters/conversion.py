@@ -1,6 +1,7 @@
 """What the converters share: work in parallel that goes on where it stopped, whole files, the summary."""
 import argparse
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -53,7 +54,8 @@ def guard(main: Callable[[], None]) -> int:
     try:
         main()
     except (ValueError, OSError) as error:
-        print(f'error: {error}', file=sys.stderr)
+        locked_out = getattr(error, 'errno', None) in (errno.EACCES, errno.EPERM, errno.EROFS)
+        print(f'error: {error}' + '; choose a folder that can be written with --out' * locked_out, file=sys.stderr)
         return 2
     except BrokenProcessPool:
         print('error: a worker process died, out of memory perhaps; continue with --workers 1', file=sys.stderr)

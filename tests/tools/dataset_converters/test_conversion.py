@@ -213,3 +213,12 @@ def test_newcomers(load, run, tmp_path, name):
     (tmp_path / 'page.zip').write_bytes(b'<html>please log in')
     status, _, err = run(tool, tmp_path / 'page.zip', *more, '--out', tmp_path / 'out')
     assert status == 2 and 'download it again' in err and err.count('error:') == 1
+
+
+def test_a_folder_that_cannot_be_written(conversion, capsys):
+    def main():
+        raise OSError(30, 'Read-only file system', '/data/voc')
+
+    assert conversion.guard(main) == 2
+    assert capsys.readouterr().err == ("error: [Errno 30] Read-only file system: '/data/voc'; choose a folder that can "
+                                       'be written with --out\n')
