@@ -1,5 +1,6 @@
 from .camvid import CamVidDataset
 from .class_index import ClassIndex, image_ids
+from .coco import COCO81Dataset
 from .collate import semi_collate
 from .folder import FolderDataset
 from .guide import GuidedPairDataset, draw_guide
@@ -11,7 +12,7 @@ from .transforms import CheckSegMap, RandomScale, StrongAugment
 from .unlabeled import SemiDataset, UnlabeledDataset
 
 __all__ = [
-    'CamVidDataset', 'CheckSegMap', 'ClassIndex', 'FolderDataset', 'GuidedPairDataset', 'LabeledUnlabeledSampler',
-    'LoadBands', 'PseudoLabeledDataset', 'RandomScale', 'SemiDataset', 'ShapesDataset', 'StrongAugment',
-    'UnlabeledDataset', 'draw_guide', 'image_ids', 'semi_collate'
+    'COCO81Dataset', 'CamVidDataset', 'CheckSegMap', 'ClassIndex', 'FolderDataset', 'GuidedPairDataset',
+    'LabeledUnlabeledSampler', 'LoadBands', 'PseudoLabeledDataset', 'RandomScale', 'SemiDataset', 'ShapesDataset',
+    'StrongAugment', 'UnlabeledDataset', 'draw_guide', 'image_ids', 'semi_collate'
 ]

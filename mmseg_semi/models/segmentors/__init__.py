@@ -1,5 +1,6 @@
 from .css import CSS
 from .pcr import PCR
 from .semi_encoder_decoder import SemiEncoderDecoder
+from .sliding import SlidingEncoderDecoder
 
-__all__ = ['CSS', 'PCR', 'SemiEncoderDecoder']
+__all__ = ['CSS', 'PCR', 'SemiEncoderDecoder', 'SlidingEncoderDecoder']

@@ -16,6 +16,7 @@ from mmseg_semi.models.batch_norm import batch_statistics, untracked_statistics
 from mmseg_semi.models.branch import StrongBranch
 from mmseg_semi.models.feature_tap import FeatureTap
 from mmseg_semi.models.losses import head_loss
+from mmseg_semi.models.segmentors.sliding import SlidingWindows
 from mmseg_semi.registry import MODELS
 from mmseg_semi.structures import Output, SemiBatch, Step, Target, View
 
@@ -44,7 +45,7 @@ class _Group(NamedTuple):
 
 
 @MODELS.register_module()
-class SemiEncoderDecoder(EncoderDecoder):
+class SemiEncoderDecoder(SlidingWindows, EncoderDecoder):
     """Mean-teacher consistency on strong views: FixMatch with an EMA teacher, and the base of all methods.
 
     The student is the model itself (``backbone.*``, ``decode_head.*``), the teacher a frozen ``EncoderDecoder`` under

