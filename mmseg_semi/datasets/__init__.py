@@ -7,12 +7,14 @@ from .guide import GuidedPairDataset, draw_guide
 from .load_bands import LoadBands
 from .pseudo_labeled import PseudoLabeledDataset
 from .sampler import LabeledUnlabeledSampler
+from .self_training import SelfTrainingDataset, lists_nothing
 from .shapes import ShapesDataset
 from .transforms import CheckSegMap, RandomScale, StrongAugment
 from .unlabeled import SemiDataset, UnlabeledDataset
 
 __all__ = [
     'COCO81Dataset', 'CamVidDataset', 'CheckSegMap', 'ClassIndex', 'FolderDataset', 'GuidedPairDataset',
-    'LabeledUnlabeledSampler', 'LoadBands', 'PseudoLabeledDataset', 'RandomScale', 'SemiDataset', 'ShapesDataset',
-    'StrongAugment', 'UnlabeledDataset', 'draw_guide', 'image_ids', 'semi_collate'
+    'LabeledUnlabeledSampler', 'LoadBands', 'PseudoLabeledDataset', 'RandomScale', 'SelfTrainingDataset',
+    'SemiDataset', 'ShapesDataset', 'StrongAugment', 'UnlabeledDataset', 'draw_guide', 'image_ids', 'lists_nothing',
+    'semi_collate'
 ]
