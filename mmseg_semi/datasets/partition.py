@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Dict, Iterable, List, Optional, Sequence, Tuple, Union
 
-from mmseg_semi.datasets.unlabeled import IMG_SUFFIXES
+from mmseg_semi.datasets import image_lists
+from mmseg_semi.datasets.image_lists import split_pair, strip_suffix
 
 KINDS = ('labeled', 'unlabeled')
 
@@ -86,14 +87,6 @@ def digest(ids: Iterable[str]) -> str:
     return hashlib.sha256('\n'.join(sorted(ids)).encode()).hexdigest()
 
 
-def image_field(line: str) -> str:
-    """The image of a line: all before a tab, or before a blank that a mask follows (``a b.jpg`` is one image)."""
-    if '\t' in line:
-        return line.split('\t')[0]
-    first, _, second = line.rpartition(' ')
-    return first if all(part.lower().endswith(IMG_SUFFIXES) for part in (first, second)) else line
-
-
 def read_list(path: Union[str, Path]) -> List[str]:
     """The images of a list, as written, masks left out.
 
@@ -107,9 +100,7 @@ def read_list(path: Union[str, Path]) -> List[str]:
         FileNotFoundError: If there is no such file.
         ValueError: If it names an image twice, or none.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f'list of images not found: {path}')
-    lines = [image_field(line.strip()) for line in Path(path).read_text(encoding='utf-8').splitlines() if line.strip()]
+    lines = [split_pair(line)[0] for line in image_lists.read_list(str(path))]
     if not lines:
         raise ValueError(f'{path}: the list is empty')
     if len(set(lines)) < len(lines):
@@ -121,10 +112,7 @@ def read_list(path: Union[str, Path]) -> List[str]:
 
 def list_id(line: str, suffixes: Sequence[str]) -> str:
     """Id of a line: its suffix goes, the longest that fits; backslashes become ``/``."""
-    line = line.replace('\\', '/')
-    lower = line.lower()
-    length = max((len(s) for s in suffixes if lower.endswith(s.lower())), default=0)
-    return line[:len(line) - length].lstrip('/')
+    return strip_suffix(line.replace('\\', '/'), [suffix.lower() for suffix in suffixes]).lstrip('/')
 
 
 def published(checkout: Union[str, Path], family: str, setting: Union[str, int]) -> Dict[str, List[str]]:

@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 from typing import List, Optional, Sequence
 
+from mmseg_semi.datasets.image_lists import IMG_SUFFIXES
 from mmseg_semi.datasets.partition import KINDS, check_disjoint, digest, list_id, read_list
-from mmseg_semi.datasets.unlabeled import IMG_SUFFIXES
 
 
 def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:

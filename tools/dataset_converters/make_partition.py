@@ -25,9 +25,9 @@ import numpy as np
 from mmengine.utils import ProgressBar
 from PIL import Image
 
-from mmseg_semi.datasets.partition import KINDS, check_fine, choices, digest, list_id, published, read_list
+from mmseg_semi.datasets.image_lists import IMG_SUFFIXES, strip_suffix, walk
+from mmseg_semi.datasets.partition import KINDS, check_fine, choices, digest, published, read_list
 from mmseg_semi.datasets.partition_draw import draw, group_images
-from mmseg_semi.datasets.unlabeled import IMG_SUFFIXES
 
 
 def mask_classes(path: str) -> Tuple[Optional[FrozenSet[int]], str]:
@@ -69,20 +69,17 @@ def files(folder: str, suffix: Optional[str], option: str) -> Dict[str, str]:
         FileNotFoundError: If the folder is not there or holds none.
         ValueError: If two files have one id.
     """
-    if not Path(folder).is_dir():
-        raise FileNotFoundError(f'{option}: folder not found: {folder}')
-    suffixes = (suffix, ) if suffix else IMG_SUFFIXES
+    suffixes = (suffix.lower(), ) if suffix else IMG_SUFFIXES
     found: Dict[str, str] = {}
-    for here, folders, names in os.walk(folder):
-        folders[:] = sorted(f for f in folders if not f.startswith('.'))
-        for name in sorted(names):
-            if name.startswith('.') or not name.lower().endswith(tuple(s.lower() for s in suffixes)):
-                continue
-            path = os.path.join(here, name)
-            key = list_id(os.path.relpath(path, folder).replace(os.sep, '/'), suffixes)
-            if key in found:
-                raise ValueError(f'{option}: {found[key]} and {path} have the same name')
-            found[key] = path
+    try:
+        names = walk(folder, suffixes)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f'{option}: {error}') from None
+    for name in names:
+        key = strip_suffix(name, suffixes)
+        if key in found:
+            raise ValueError(f'{option}: {found[key]} and {os.path.join(folder, name)} have the same name')
+        found[key] = os.path.join(folder, name)
     if not found:
         raise FileNotFoundError(f'{option}: no file in {folder} ends in {" ".join(suffixes)}')
     return found

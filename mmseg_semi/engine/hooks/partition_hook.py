@@ -6,8 +6,10 @@ from typing import Dict, Iterator, Optional
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from mmseg_semi.datasets.image_lists import IMG_SUFFIXES
 from mmseg_semi.datasets.partition import digest, list_id, partition_name
-from mmseg_semi.datasets.unlabeled import IMG_SUFFIXES, SemiDataset
+from mmseg_semi.datasets.path_list import PathList
+from mmseg_semi.datasets.unlabeled import SemiDataset
 from mmseg_semi.registry import HOOKS
 
 KEY = 'partition'
@@ -23,6 +25,17 @@ def sources(dataset) -> Iterator:
         yield from sources(part)
 
 
+def paths(dataset) -> Iterator[str]:
+    """Paths of the images of a set."""
+    if isinstance(getattr(dataset, 'data_list', None), PathList):
+        yield from map(dataset.data_list.path, range(len(dataset)))  # a million records would take a while to copy
+        return
+    for i in range(len(dataset)):
+        path = dataset.get_data_info(i).get('img_path')
+        if path is not None:
+            yield path
+
+
 def image_ids(dataset) -> Iterator[str]:
     """Ids of the images of a set: paths below its image folder, without suffix.
 
@@ -35,10 +48,7 @@ def image_ids(dataset) -> Iterator[str]:
     suffixes = (*IMG_SUFFIXES, *([suffix] if isinstance(suffix, str) else suffix))
     folder = (getattr(dataset, 'data_prefix', None) or {}).get('img_path') or ''
     folder = folder.rstrip('/\\')
-    for i in range(len(dataset)):
-        path = dataset.get_data_info(i).get('img_path')
-        if path is None:
-            return
+    for path in paths(dataset):
         yield list_id(path[len(folder):] if path.startswith(folder) else path, suffixes)
 
 
