@@ -54,8 +54,9 @@ def guard(main: Callable[[], None]) -> int:
     try:
         main()
     except (ValueError, OSError) as error:
-        locked_out = getattr(error, 'errno', None) in (errno.EACCES, errno.EPERM, errno.EROFS)
-        print(f'error: {error}' + '; choose a folder that can be written with --out' * locked_out, file=sys.stderr)
+        denied = getattr(error, 'errno', None) in (errno.EACCES, errno.EPERM, errno.EROFS)
+        print(f'error: {error}' + ('; choose a folder that can be written with --out' if denied else ''),
+              file=sys.stderr)
         return 2
     except BrokenProcessPool:
         print('error: a worker process died, out of memory perhaps; continue with --workers 1', file=sys.stderr)
