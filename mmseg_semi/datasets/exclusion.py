@@ -25,7 +25,11 @@ def build_sets(cfgs: Sequence[dict]) -> Iterator[BaseDataset]:
         if parts:
             yield from build_sets(parts)
         else:
-            yield DATASETS.build({**cfg, 'pipeline': []})
+            try:
+                dataset = DATASETS.build({**cfg, 'pipeline': []})
+            except ValueError as error:
+                raise ValueError(f"exclude_sets, {cfg.get('data_prefix') or cfg.get('ann_file')}: {error}") from error
+            yield dataset
 
 
 class Exclusion:

@@ -88,11 +88,11 @@ class FolderDataset(BaseSegDataset):
         alone = [images[stem] for stem in images if stem not in masks]
         unused = [masks[stem] for stem in masks if stem not in images]
         if alone or unused:
-            parts = [f'{len(files)} {what}: {_some(files)}'
-                     for files, what in ((alone, 'images have no mask'), (unused, 'masks have no image')) if files]
-            raise ValueError(f'{"; ".join(parts)} (images below {self.data_prefix["img_path"]}, masks below '
-                             f'{self.data_prefix["seg_map_path"]} with seg_map_suffix {self.seg_map_suffix}). Partners '
-                             'need the same folder and stem; to use some of them, list these in ann_file')
+            parts = [f'{what} ({len(files)}): {_some(files)}'
+                     for files, what in ((alone, 'images without mask'), (unused, 'masks without image')) if files]
+            raise ValueError(f'{"; ".join(parts)}. Images are below {self.data_prefix["img_path"]}, masks below '
+                             f'{self.data_prefix["seg_map_path"]} with seg_map_suffix {self.seg_map_suffix}; partners '
+                             'need the same folder and stem. To use some of the images, list these in ann_file')
         return [(image, masks[stem]) for stem, image in images.items()]
 
     def _listed(self, images: Dict[str, str], masks: Dict[str, str],

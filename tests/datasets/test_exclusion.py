@@ -110,6 +110,9 @@ def test_mistakes(root):
         pool(root, exclude_by='hash')
     with pytest.raises(TypeError, match="exclude_sets must hold configs of datasets, got 'val'"):
         pool(root, exclude_sets=['val'])
+    (root / 'val/masks/a.png').unlink()
+    with pytest.raises(ValueError, match='exclude_sets, .*val/images.*: .*images without mask .1.: a.jpg'):
+        pool(root, exclude_sets=labeled(root, 'val'))
     with pytest.raises(ValueError, match='no unlabeled image in folder .*labeled/images: 2 found .*2 of them left out'):
         pool(root, folders=['labeled/images'], exclude_sets=[labeled(root)])
 

@@ -76,8 +76,8 @@ def test_every_file_without_a_partner_is_told(tmp_path):
     with pytest.raises(ValueError) as error:
         dataset(tmp_path)
     text = str(error.value)
-    assert '7 images have no mask: 1.jpg, 2.jpg, 3.jpg, 4.jpg, 5.jpg, ...' in text
-    assert '1 masks have no image: x/9.png' in text and 'ann_file' in text
+    assert 'images without mask (7): 1.jpg, 2.jpg, 3.jpg, 4.jpg, 5.jpg, ...' in text
+    assert 'masks without image (1): x/9.png' in text and 'ann_file' in text
 
 
 def test_two_files_of_one_stem(tmp_path):
