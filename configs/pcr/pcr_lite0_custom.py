@@ -43,4 +43,4 @@ val_dataloader = dict(
         pipeline=load + [dict(type='Resize', scale=scale, keep_ratio=True)] + masks + [dict(type='PackSegInputs')]))
 test_dataloader = val_dataloader
 val_evaluator = [dict(type='IoUMetric', iou_metrics=['mIoU']), dict(type='StudentIoUMetric', iou_metrics=['mIoU'])]
-test_evaluator = val_evaluator
+test_evaluator = val_evaluator[0]

@@ -32,6 +32,8 @@ class CheckSegMap(BaseTransform):
 
     def transform(self, results: dict) -> Optional[dict]:
         """Checks ``gt_seg_map``, uint8 [H, W], and changes nothing."""
+        if 'seg_map_path' not in results:  # mmseg's inferencers run the test pipeline on images alone
+            return results
         seg_map, path = results['gt_seg_map'], results['seg_map_path']
         size = tuple(results['ori_shape'][:2])  # of the file: test pipelines resize the image before they load the mask
         if seg_map.shape != size:

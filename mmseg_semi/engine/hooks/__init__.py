@@ -2,5 +2,6 @@ from .channels_last_hook import ChannelsLastHook
 from .ema_teacher_hook import EMATeacherHook
 from .kept_share_hook import KeptShareHook
 from .prototype_init_hook import PrototypeInitHook
+from .teacher_behind_hook import TeacherBehindHook
 
-__all__ = ['ChannelsLastHook', 'EMATeacherHook', 'KeptShareHook', 'PrototypeInitHook']
+__all__ = ['ChannelsLastHook', 'EMATeacherHook', 'KeptShareHook', 'PrototypeInitHook', 'TeacherBehindHook']
