@@ -22,6 +22,7 @@ KEPT = ('default_scope', 'custom_imports', 'env_cfg', 'vis_backends', 'visualize
         'test_cfg', 'tta_model')
 TEST_HOOKS = ('timer', 'logger', 'visualization')
 TEST_CFG = ('mode', 'crop_size', 'stride')
+SLIDE_AS_MMSEG = dict(slide_average='logits', slide_windows='shifted')
 
 # Runs where mmseg_semi cannot be imported: loads the pair as any user of mmseg does, and predicts.
 CHECK = '''
@@ -148,9 +149,10 @@ def _test_cfg(cfg: dict) -> dict:
     Raises:
         ExportError: If a setting of ours changes the prediction.
     """
-    if cfg.get('slide_average', 'logits') != 'logits' and cfg.get('mode') == 'slide':
-        raise ExportError(f"model.test_cfg.slide_average is {cfg['slide_average']!r}: mmseg averages logits; a plain "
-                          "export takes --cfg-options model.test_cfg.slide_average=logits, which scores differently")
+    for key, value in cfg.items():
+        if cfg.get('mode') == 'slide' and key not in TEST_CFG and value != SLIDE_AS_MMSEG.get(key):
+            raise ExportError(f'model.test_cfg.{key} is {value!r}, which mmseg cannot do: a plain export takes '
+                              f'--cfg-options model.test_cfg.{key}={SLIDE_AS_MMSEG.get(key)}, which scores differently')
     return {key: value for key, value in cfg.items() if key in TEST_CFG}
 
 

@@ -74,8 +74,11 @@ def load(config: str, checkpoint: str, network: Optional[str], cfg_options: Opti
     for path, what in ((config, 'config'), (checkpoint, 'checkpoint')):
         if not Path(path).is_file():
             raise FileNotFoundError(f'no {what} {path}; expected the path of a file')
-    cfg = Config.fromfile(config)
-    cfg.merge_from_dict(cfg_options or {})
+    try:
+        cfg = Config.fromfile(config)
+        cfg.merge_from_dict(cfg_options or {})
+    except (KeyError, AttributeError, NameError, RuntimeError) as error:  # what a wrong line in a config raises
+        raise ExportError(f'{config} cannot be read: {error}') from error
     if not isinstance(cfg.get('model'), dict):
         raise ExportError(f'{config} has no model: expected a config to train with')
     init_default_scope(cfg.get('default_scope', 'mmseg'))
@@ -156,7 +159,7 @@ def _build(config: str, model_cfg: dict) -> EncoderDecoder:
 def _load_weights(model: EncoderDecoder, checkpoint: str) -> Tuple[Dict[str, Tensor], dict]:
     try:
         content = load_checkpoint(model, checkpoint, map_location='cpu')
-    except (RuntimeError, EOFError, pickle.UnpicklingError, KeyError) as error:
+    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError, KeyError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ExportError(f'{checkpoint} cannot be read as a checkpoint ({reason})') from error
     except ValueError as error:
