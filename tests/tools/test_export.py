@@ -175,7 +175,8 @@ def test_sync_bn_and_weights_to_load_do_not_travel(export, tiny_cfg):
      "slide_average is 'prob', which mmseg cannot do.*model.test_cfg.slide_average=logits"),
 ])
 def test_plain_refuses_what_mmseg_lacks(export, trained, tiny_cfg, settings, message):
-    tiny_cfg.update(settings)
+    for key, value in settings.items():
+        tiny_cfg[key] = value  # update() would merge
     with pytest.raises(ValueError, match=message):
         export.plain.plain_config(export.source.load(*trained(tiny_cfg), None))
 

@@ -1,9 +1,9 @@
 """One file from pixels to logits, for onnxruntime or libtorch: neither mmseg nor mmseg_semi is needed to run it."""
 import contextlib
-import io
 import json
 import logging
 import os
+import sys
 from pathlib import Path
 from typing import Callable, Dict, Iterator, List, NamedTuple
 
@@ -155,14 +155,21 @@ def _write_onnx(net: PixelsToLogits, path: Path, dynamo: bool) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporters print whole graphs."""
+    """The exporters print whole graphs, some from C++: below ``sys.stdout``."""
     previous = logging.root.manager.disable
+    sys.stdout.flush(), sys.stderr.flush()
+    saved = [os.dup(number) for number in (1, 2)]
     logging.disable(logging.CRITICAL)
     try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            yield
+        with open(os.devnull, 'w') as nowhere:
+            os.dup2(nowhere.fileno(), 1), os.dup2(nowhere.fileno(), 2)
+            with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+                yield
     finally:
         logging.disable(previous)
+        for number, copy in zip((1, 2), saved, strict=True):
+            os.dup2(copy, number)
+            os.close(copy)
 
 
 def _onnx_runner(path: Path) -> Runner:
@@ -236,4 +243,4 @@ def _notes(source: Source, found: Check, runner: str) -> List[str]:
 
 def _first_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__)[:300]
+    return (lines[0] if lines else type(error).__name__)[:200]
