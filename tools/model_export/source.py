@@ -77,7 +77,7 @@ def load(config: str, checkpoint: str, network: Optional[str], cfg_options: Opti
     try:
         cfg = Config.fromfile(config)
         cfg.merge_from_dict(cfg_options or {})
-    except (KeyError, AttributeError, NameError, RuntimeError) as error:  # what a wrong line in a config raises
+    except (SyntaxError, KeyError, AttributeError, NameError, RuntimeError) as error:  # of a wrong line in a config
         raise ExportError(f'{config} cannot be read: {error}') from error
     if not isinstance(cfg.get('model'), dict):
         raise ExportError(f'{config} has no model: expected a config to train with')
