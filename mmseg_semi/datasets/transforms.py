@@ -35,6 +35,8 @@ class CheckSegMap(BaseTransform):
 
     def transform(self, results: dict) -> Optional[dict]:
         """Checks ``gt_seg_map``, uint8 [H, W], and changes nothing."""
+        if 'seg_map_path' not in results:  # mmseg's inferencers run the test pipeline on images alone
+            return results
         seg_map, path = results['gt_seg_map'], results['seg_map_path']
         if seg_map.ndim != 2:
             raise ValueError(wrong_mask(path, f'is {seg_map.shape}', self.num_classes, self.ignore_index))

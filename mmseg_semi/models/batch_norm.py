@@ -1,12 +1,19 @@
 """BN layers out of their usual modes."""
 import contextlib
-from typing import Iterator
+from typing import Iterator, List, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 NAMES = ('running_mean', 'running_var', 'num_batches_tracked')
+
+
+class BNGroup(NamedTuple):
+    """Images that are one batch for the student's BN layers, and which groups of the step they are (0: labeled)."""
+    images: List[Tensor]
+    places: List[int]
+    update_bn: bool
 
 
 @contextlib.contextmanager
@@ -51,3 +58,15 @@ def untracked_statistics(network: nn.Module) -> Iterator[None]:
     finally:
         for (layer, name), original in zip(places, originals, strict=True):
             setattr(layer, name, original)
+
+
+def refuse_checkpointing(network: nn.Module) -> None:
+    """Refuses what :func:`untracked_statistics` cannot keep away from the statistics.
+
+    Raises:
+        ValueError: If a layer repeats its forward in the backward pass.
+    """
+    repeated = [name for name, module in network.named_modules() if getattr(module, 'with_cp', False)]
+    if repeated:
+        raise ValueError('branches: update_bn=False does not go with activation checkpointing, whose repeated forward '
+                         f'moves the BN statistics; set with_cp=False (found in {repeated[0]})')

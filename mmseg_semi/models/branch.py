@@ -1,11 +1,18 @@
 """One strong view: batch augments in a row, and how the student learns from it."""
 from typing import Optional, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from mmseg_semi.registry import BATCH_AUGMENTS
 from mmseg_semi.structures import View
+
+
+def step_generator(seed: int, rank: int, iteration: int) -> torch.Generator:
+    """A CPU generator that depends on nothing else, so a resumed run draws what the unbroken run would have drawn."""
+    state = np.random.SeedSequence([seed, rank, iteration]).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(state >> np.uint64(1)))
 
 
 class StrongBranch:

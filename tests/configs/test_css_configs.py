@@ -199,7 +199,7 @@ def test_method(name):
     assert model.start_iter == 0 and not model.joint_forward and model.eval_with == 'both'
     assert model.teacher_bn == 'batch'
     assert css(name).custom_hooks == [dict(type='EMATeacherHook', decay=0.99, buffers='own'),
-                                      dict(type='KeptShareHook')]
+                                      dict(type='KeptShareHook'), dict(type='TeacherBehindHook')]
 
 
 @pytest.mark.parametrize('name', ['mix_r101_voc_classic_92', 'cross_r101_voc_classic_92', 'ori_r101_voc_classic_92',

@@ -32,6 +32,12 @@ def test_check_refuses_a_label(value, ignore):
     CheckSegMap(5, ignore)(bad)
 
 
+def test_check_lets_images_without_a_mask_pass():
+    """As mmseg's inferencers send them through the test pipeline."""
+    image = dict(img=np.zeros((4, 4, 3), np.uint8), img_path='i/a.jpg', ori_shape=(4, 4))
+    assert CheckSegMap(5)(image) is image
+
+
 def test_check_compares_files_also_after_a_resize():
     CheckSegMap(5)(results(img_shape=(15, 20)))
 

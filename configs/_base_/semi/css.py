@@ -42,4 +42,8 @@ semi = dict(
     joint_forward=False,
     start_iter=0,
     eval_with='both')
-custom_hooks = [dict(type='EMATeacherHook', decay=0.99, buffers='own'), dict(type='KeptShareHook')]
+custom_hooks = [
+    dict(type='EMATeacherHook', decay=0.99, buffers='own'),
+    dict(type='KeptShareHook'),
+    dict(type='TeacherBehindHook')
+]

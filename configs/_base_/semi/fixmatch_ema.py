@@ -19,4 +19,8 @@ semi = dict(
     joint_forward=True,  # labeled and strong images are one BN batch
     start_iter=0,
     eval_with='both')
-custom_hooks = [dict(type='EMATeacherHook', decay=0.996, buffers='average'), dict(type='KeptShareHook')]
+custom_hooks = [
+    dict(type='EMATeacherHook', decay=0.996, buffers='average'),
+    dict(type='KeptShareHook'),
+    dict(type='TeacherBehindHook')
+]

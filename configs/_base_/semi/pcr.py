@@ -19,5 +19,6 @@ semi = dict(
 custom_hooks = [
     dict(type='EMATeacherHook', decay=0.99, buffers='copy'),
     dict(type='PrototypeInitHook'),
-    dict(type='KeptShareHook')
+    dict(type='KeptShareHook'),
+    dict(type='TeacherBehindHook')
 ]

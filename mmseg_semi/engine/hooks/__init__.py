@@ -3,5 +3,8 @@ from .ema_teacher_hook import EMATeacherHook
 from .kept_share_hook import KeptShareHook
 from .partition_hook import PartitionHook
 from .prototype_init_hook import PrototypeInitHook
+from .teacher_behind_hook import TeacherBehindHook
 
-__all__ = ['ChannelsLastHook', 'EMATeacherHook', 'KeptShareHook', 'PartitionHook', 'PrototypeInitHook']
+__all__ = [
+    'ChannelsLastHook', 'EMATeacherHook', 'KeptShareHook', 'PartitionHook', 'PrototypeInitHook', 'TeacherBehindHook'
+]

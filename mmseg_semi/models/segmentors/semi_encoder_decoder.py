@@ -1,47 +1,22 @@
 """The base of every method: an mmseg segmentor that also owns its teacher."""
 import contextlib
-import copy
 from dataclasses import replace
-from typing import Dict, List, NamedTuple, Optional, Sequence
+from typing import Dict, List, Optional, Sequence
 
-import numpy as np
 import torch
-from mmengine.logging import print_log
 from mmseg.models import EncoderDecoder
 from mmseg.models.utils import resize
 from mmseg.utils import add_prefix
 from torch import Tensor, nn
 
-from mmseg_semi.models.batch_norm import batch_statistics, untracked_statistics
-from mmseg_semi.models.branch import StrongBranch
+from mmseg_semi.models.batch_norm import BNGroup, batch_statistics, refuse_checkpointing, untracked_statistics
+from mmseg_semi.models.branch import StrongBranch, step_generator
+from mmseg_semi.models.checkpoint import prepare_state_dict, without_pretrained
 from mmseg_semi.models.feature_tap import FeatureTap
 from mmseg_semi.models.losses import head_loss
 from mmseg_semi.models.segmentors.sliding import SlidingWindows
 from mmseg_semi.registry import MODELS
 from mmseg_semi.structures import Output, SemiBatch, Step, Target, View
-
-
-def step_generator(seed: int, rank: int, iteration: int) -> torch.Generator:
-    """A CPU generator that depends on nothing else, so a resumed run draws what the unbroken run would have drawn."""
-    state = np.random.SeedSequence([seed, rank, iteration]).generate_state(1, np.uint64)[0]
-    return torch.Generator().manual_seed(int(state >> np.uint64(1)))
-
-
-def _without_pretrained(cfg: Optional[dict]) -> Optional[dict]:
-    """The same part without anything that loads weights: the teacher is a copy of the student anyway."""
-    cfg = copy.deepcopy(cfg)
-    if cfg is not None:
-        cfg.pop('init_cfg', None)
-        if 'pretrained' in cfg:
-            cfg['pretrained'] = False if isinstance(cfg['pretrained'], bool) else None
-    return cfg
-
-
-class _Group(NamedTuple):
-    """Images that are one batch for the student's BN layers, and which groups of the step they are (0: labeled)."""
-    images: List[Tensor]
-    places: List[int]
-    update_bn: bool
 
 
 @MODELS.register_module()
@@ -110,7 +85,7 @@ class SemiEncoderDecoder(SlidingWindows, EncoderDecoder):
                              'supported')
         if start_iter < 0:
             raise ValueError(f'start_iter must be >= 0, found {start_iter}')
-        parts = [_without_pretrained(p) for p in (backbone, decode_head, neck)]
+        parts = [without_pretrained(p) for p in (backbone, decode_head, neck)]  # it is a copy of the student anyway
         super().__init__(
             backbone=backbone,
             decode_head=decode_head,
@@ -133,10 +108,7 @@ class SemiEncoderDecoder(SlidingWindows, EncoderDecoder):
         self.branches = [StrongBranch(**branch, **color) for branch in branches]
         self.labeled_augments = StrongBranch(labeled_augments, **color)
         if not all(branch.update_bn for branch in self.branches):
-            repeated = [name for name, module in self.named_modules() if getattr(module, 'with_cp', False)]
-            if repeated:
-                raise ValueError('branches: update_bn=False does not go with activation checkpointing, whose repeated '
-                                 f'forward moves the BN statistics; set with_cp=False (found in {repeated[0]})')
+            refuse_checkpointing(self)
         self.unsup_loss = MODELS.build(unsup_loss or dict(type='PseudoLabelCrossEntropy'))
         self.branch_losses = nn.ModuleList([
             MODELS.build(branch.unsup_loss) if branch.unsup_loss else self.unsup_loss for branch in self.branches])
@@ -169,12 +141,8 @@ class SemiEncoderDecoder(SlidingWindows, EncoderDecoder):
         return self
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
-        """Fills the teacher too when a plain segmentor's checkpoint is loaded."""
-        # While the student's own init_cfg loads, there is no teacher to fill.
-        if self.teacher is not None and not any(key.startswith(f'{prefix}teacher.') for key in state_dict):
-            found = [name for name in self.teacher.state_dict() if prefix + name in state_dict]
-            state_dict.update({f'{prefix}teacher.{name}': state_dict[prefix + name] for name in found})
-            print_log(f'The checkpoint holds no teacher: {len(found)} tensors of the student fill it.', 'current')
+        """Refuses what does not fit; fills the teacher too when a plain segmentor's checkpoint is loaded."""
+        prepare_state_dict(state_dict, prefix, self.state_dict())
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     # ---- one training step --------------------------------------------------------------------------------------
@@ -303,15 +271,15 @@ class SemiEncoderDecoder(SlidingWindows, EncoderDecoder):
                 self._run(self.teacher, self.teacher_tap, torch.cat(group.images))
         self.teacher.eval()
 
-    def _student_groups(self, step: Step) -> List['_Group']:
+    def _student_groups(self, step: Step) -> List[BNGroup]:
         """What passes the student together: everything or nothing, but a view that must leave BN alone goes alone."""
-        groups = [_Group([step.batch.labeled], [0], True)]
+        groups = [BNGroup([step.batch.labeled], [0], True)]
         for i, (view, branch) in enumerate(zip(step.mixed, self.branches[:len(step.mixed)], strict=True), start=1):
             if self.joint_forward and branch.update_bn:
                 groups[0].images.append(view.images)
                 groups[0].places.append(i)
             else:
-                groups.append(_Group([view.images], [i], branch.update_bn))
+                groups.append(BNGroup([view.images], [i], branch.update_bn))
         return groups
 
     def student_views(self, step: Step) -> None:

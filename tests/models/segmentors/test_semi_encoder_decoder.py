@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mmseg_semi.models.segmentors.semi_encoder_decoder import step_generator
+from mmseg_semi.models.branch import step_generator
 from mmseg_semi.registry import MODELS
 
 

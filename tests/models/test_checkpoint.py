@@ -1,0 +1,142 @@
+"""Loading through mmengine, as runners, inferencers and tools do."""
+import copy
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.logging import MMLogger
+from mmengine.runner import Runner, load_checkpoint
+from torch import nn
+
+from mmseg_semi.models.checkpoint import check_shapes, prepare_state_dict
+from mmseg_semi.registry import MODELS
+
+
+@pytest.fixture
+def logged(monkeypatch):
+    """What the code logs, as (level, text)."""
+    lines = []
+    monkeypatch.setattr('mmseg_semi.models.checkpoint.print_log',
+                        lambda text, logger=None, level=20: lines.append((level, text)))
+    return lines
+
+
+@pytest.fixture
+def save(tmp_path):
+    def save(state, name='checkpoint.pth'):
+        torch.save(dict(state_dict=state), tmp_path / name)
+        return str(tmp_path / name)
+
+    return save
+
+
+def plain(cfg, **overrides):
+    """A supervised segmentor of the same network, with weights of its own."""
+    cfg = {key: value for key, value in cfg.items() if key not in ('labeler', 'branches', 'joint_forward')}
+    model = MODELS.build(dict(copy.deepcopy(cfg), type='EncoderDecoder', data_preprocessor=None, **overrides))
+    return {name: torch.randn_like(value) if value.is_floating_point() else value
+            for name, value in model.state_dict().items()}
+
+
+def test_a_plain_checkpoint_fills_student_and_teacher_and_says_so(tiny_cfg, save, logged):
+    state = plain(tiny_cfg)
+    model = MODELS.build(tiny_cfg)
+    load_checkpoint(model, save(state))
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, state[name.removeprefix('teacher.')]), name
+    count = len(model.teacher.state_dict())
+    assert logged == [(20, f'The checkpoint holds no teacher: {count} tensors of the student fill it.')]
+
+
+def test_a_semi_checkpoint_keeps_its_teacher(tiny_cfg, save, logged):
+    model = MODELS.build(tiny_cfg)
+    state = {name: value + 1 if name.startswith('teacher.') else value for name, value in model.state_dict().items()}
+    load_checkpoint(model, save(state))
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    assert logged == []
+
+
+def test_another_class_count_is_an_error_that_names_the_tensors(tiny_cfg, save):
+    heads = {key: dict(tiny_cfg[key], num_classes=7) for key in ('decode_head', 'auxiliary_head')}
+    path, model = save(plain({**tiny_cfg, **heads})), MODELS.build(tiny_cfg)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(ValueError) as error:
+        load_checkpoint(model, path)
+    for text in ('4 tensors have another shape', 'decode_head.conv_seg.weight (7, 12, 1, 1), expected (4, 12, 1, 1)',
+                 'auxiliary_head.conv_seg.bias (7,), expected (4,)', 'It is of 7 classes, the config of 4',
+                 'num_classes', "prefix='backbone.'"):
+        assert text in str(error.value)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_the_way_out_that_the_error_names_works(tiny_cfg, save):
+    state = plain({**tiny_cfg, 'decode_head': dict(tiny_cfg.decode_head, num_classes=7)})
+    tiny_cfg.backbone.init_cfg = dict(type='Pretrained', checkpoint=save(state), prefix='backbone.')
+    model = MODELS.build(tiny_cfg)
+    model.init_weights()
+    for name in ('backbone.conv1.weight', 'teacher.backbone.conv1.weight'):
+        assert torch.equal(model.state_dict()[name], state['backbone.conv1.weight'])
+    assert model.decode_head.conv_seg.weight.shape[0] == 4
+
+
+def test_another_width_is_an_error(tiny_cfg, save):
+    other = {**tiny_cfg, 'decode_head': dict(tiny_cfg.decode_head, channels=6)}
+    with pytest.raises(ValueError, match=r'decode_head.convs.0.conv.weight \(6, 64, 3, 3\), expected \(12, .*trained'):
+        load_checkpoint(MODELS.build(tiny_cfg), save(plain(other)))
+
+
+def test_missing_heads_are_a_warning_with_their_names(tiny_cfg, save, logged):
+    state = {name: value for name, value in plain(tiny_cfg).items() if name.startswith('backbone.')}
+    model = MODELS.build(tiny_cfg)
+    head = model.decode_head.conv_seg.weight.clone()
+    load_checkpoint(model, save(state))
+    (level, text), (_, filled) = logged
+    assert level == 30 and 'lacks 14 tensors' in text and 'decode_head.conv_seg.weight' in text and 'and 8 more' in text
+    assert f'{len(state)} tensors of the student' in filled
+    assert torch.equal(model.decode_head.conv_seg.weight, head)
+    assert torch.equal(model.teacher.backbone.conv1.weight, state['backbone.conv1.weight'])
+
+
+def test_a_checkpoint_of_something_else_is_an_error(tiny_cfg, save):
+    state = {name.removeprefix('backbone.'): value for name, value in plain(tiny_cfg).items()
+             if name.startswith('backbone.')}
+    with pytest.raises(ValueError, match=r'nothing of this segmentor: found conv1.weight, .*more; expected names such '
+                                         r'as backbone.conv1.weight.*model.backbone.init_cfg'):
+        load_checkpoint(MODELS.build(tiny_cfg), save(state))
+
+
+def test_a_wrong_class_count_also_stops_a_student_that_starts_from_a_checkpoint(tiny_cfg, save):
+    state = plain({**tiny_cfg, 'decode_head': dict(tiny_cfg.decode_head, num_classes=7)})
+    tiny_cfg.init_cfg = dict(type='Pretrained', checkpoint=save(state))
+    with pytest.raises(ValueError, match='It is of 7 classes, the config of 4'):
+        MODELS.build(tiny_cfg).init_weights()
+
+
+def test_load_from_of_a_runner(tiny_cfg, save, tmp_path, monkeypatch):
+    """The path that `load_from` takes; its log says that the teacher was filled."""
+    state = plain(tiny_cfg)
+    runner = Runner.from_cfg(Config(dict(
+        model=tiny_cfg, default_scope='mmseg', work_dir=str(tmp_path), load_from=save(state),
+        experiment_name='load_from_plain')))
+    runner.load_or_resume()
+    assert torch.equal(runner.model.teacher.backbone.conv1.weight, state['backbone.conv1.weight'])
+    for handler in MMLogger.get_current_instance().handlers:
+        handler.flush()
+    assert 'The checkpoint holds no teacher' in next(tmp_path.glob('*/*.log')).read_text()
+
+
+def test_names_within_a_larger_module():
+    """With a prefix only tensors below it are looked at; a module that has none is left alone."""
+    expected = {'a': torch.zeros(2), 'teacher.a': torch.zeros(2)}
+    state = {'net.a': torch.ones(2), 'other.a': torch.ones(5)}
+    prepare_state_dict(state, 'net.', expected)
+    assert set(state) == {'net.a', 'net.teacher.a', 'other.a'} and torch.equal(state['net.teacher.a'], torch.ones(2))
+    prepare_state_dict(state, 'absent.', expected)
+    assert len(state) == 3
+
+
+def test_numbers_that_old_checkpoints_hold_as_lists_of_one_fit():
+    layer = nn.BatchNorm2d(3)
+    check_shapes({'num_batches_tracked': torch.zeros(1)}, layer.state_dict())
+    with pytest.raises(ValueError, match=r'weight \(4,\), expected \(3,\)'):
+        check_shapes({'weight': torch.zeros(4)}, layer.state_dict())

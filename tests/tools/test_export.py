@@ -1,0 +1,316 @@
+"""What tools/export.py reads, refuses and writes; stock mmseg's scores of a plain export are in test_stock_tools.py."""
+import copy
+import importlib
+import json
+import runpy
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+
+from mmseg_semi.registry import MODELS
+
+ROOT = Path(__file__).resolve().parents[2]
+TOOL = ROOT / 'tools' / 'export.py'
+OWN_HEAD = dict(
+    type='DeepLabV3PlusHead', in_channels=64, c1_in_channels=8, c1_channels=8, in_index=3, channels=12,
+    dilations=(1, 2), num_classes=4, norm_cfg=dict(type='BN'), align_corners=True,
+    loss_decode=dict(type='CrossEntropyLoss'))
+CLASSES = ('sky', 'road', 'tree', 'car')
+
+
+@pytest.fixture
+def export(monkeypatch):
+    """The modules of the tool, and `main` as the command line calls it: (exit status, stdout, stderr)."""
+    monkeypatch.syspath_prepend(TOOL.parent)
+    modules = {name: importlib.import_module(f'model_export.{name}') for name in ('source', 'plain', 'graph', 'output')}
+    return types.SimpleNamespace(**modules)
+
+
+@pytest.fixture
+def main(export, monkeypatch, capsys):
+
+    def main(*arguments):
+        monkeypatch.setattr(sys, 'argv', ['export.py', *map(str, arguments)])
+        status = 0
+        try:
+            runpy.run_path(str(TOOL), run_name='__main__')
+        except SystemExit as end:
+            status = end.code
+        return status, *capsys.readouterr()
+
+    return main
+
+
+@pytest.fixture
+def trained(tiny_cfg, tmp_path):
+    """Function that writes a config around a model and a checkpoint whose teacher differs; returns their paths."""
+
+    def write(model=None, state=None, **overrides):
+        model = copy.deepcopy(dict(model or tiny_cfg))
+        load = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations')]
+        pipeline = [*load, dict(type='CheckSegMap', num_classes=4), dict(type='PackSegInputs')]
+        cfg = dict(
+            default_scope='mmseg', custom_imports=dict(imports=['mmseg_semi', 'json']), model=model,
+            test_dataloader=dict(batch_size=1, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False),
+                                 dataset=dict(type='CamVidDataset', data_root='data', pipeline=pipeline,
+                                              data_prefix=dict(img_path='i', seg_map_path='m'))),
+            val_evaluator=[dict(type='IoUMetric'), dict(type='StudentIoUMetric')],
+            tta_model=dict(type='SegTTAModel'),
+            tta_pipeline=[load[0], dict(type='TestTimeAug', transforms=[[load[1]], pipeline[2:3], pipeline[3:]])],
+            custom_hooks=[dict(type='EMATeacherHook')], train_dataloader=dict(dataset=dict(type='SemiDataset')))
+        cfg.update(overrides)
+        Config(cfg).dump(str(tmp_path / 'config.py'))
+        if state is None:
+            network = MODELS.build(copy.deepcopy(model))
+            for name, parameter in network.named_parameters():
+                if name.startswith('teacher.'):
+                    parameter.data.add_(0.05 * torch.randn_like(parameter))
+            state = network.state_dict()
+        torch.save(dict(state_dict=state, meta=dict(iter=7, dataset_meta=dict(classes=CLASSES))),
+                   tmp_path / 'checkpoint.pth')
+        return str(tmp_path / 'config.py'), str(tmp_path / 'checkpoint.pth')
+
+    return write
+
+
+def reference(config, checkpoint, image, eval_with):
+    """Logits of the whole model by mmseg's API; image uint8 BGR [H, W, 3]."""
+    from mmseg.apis import inference_model, init_model
+    model = init_model(config, checkpoint, device='cpu', cfg_options=dict(
+        model=dict(eval_with=eval_with), test_pipeline=[dict(type='LoadImageFromNDArray'), dict(type='PackSegInputs')]))
+    return inference_model(model, image).seg_logits.data[None]
+
+
+def picture(height, width):
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def rgb(image):
+    return torch.from_numpy(np.ascontiguousarray(image[..., ::-1])).permute(2, 0, 1)[None].float()
+
+
+# ---- what is read --------------------------------------------------------------------------------------------------
+
+
+def test_the_predicting_network_is_the_default(export, trained):
+    paths = trained()
+    teacher, student = export.source.load(*paths, None), export.source.load(*paths, 'student')
+    assert (teacher.name, student.name) == ('teacher', 'student')
+    state = torch.load(paths[1])['state_dict']
+    for source, prefix in ((teacher, 'teacher.'), (student, '')):
+        for name, value in source.network.state_dict().items():
+            assert torch.equal(value, state[prefix + name])
+        assert not source.network.with_auxiliary_head and type(source.network).__name__ == 'EncoderDecoder'
+    by_config = export.source.load(*paths, None, {'model.eval_with': 'student'})
+    assert by_config.name == 'student'
+
+
+def test_a_supervised_model_is_exported_too(export, trained, tiny_cfg):
+    model = {k: v for k, v in tiny_cfg.items() if k not in ('labeler', 'branches', 'joint_forward')}
+    paths = trained(dict(model, type='EncoderDecoder'))
+    assert export.source.load(*paths, None).name == export.source.load(*paths, 'student').name == 'model'
+    with pytest.raises(ValueError, match='--network teacher: EncoderDecoder has no teacher'):
+        export.source.load(*paths, 'teacher')
+
+
+def test_networks_that_a_checkpoint_lacks(export, trained, tiny_cfg):
+    whole = MODELS.build(copy.deepcopy(tiny_cfg)).state_dict()
+    student = {name: value for name, value in whole.items() if not name.startswith('teacher.')}
+    paths = trained(state=student)
+    with pytest.raises(ValueError, match='checkpoint.pth holds no teacher .*--network student'):
+        export.source.load(*paths, None)
+    assert export.source.load(*paths, 'student').name == 'student'
+    backbone = {name: value for name, value in whole.items() if 'decode_head' not in name}
+    with pytest.raises(ValueError, match='lacks 7 tensors of the teacher: decode_head.conv_seg.weight.* and 1 more'):
+        export.source.load(*trained(state=backbone), 'teacher')
+
+
+def test_a_model_that_predicts_with_more_than_its_network_is_refused(export, trained, tiny_pcr_cfg):
+    tiny_pcr_cfg.predict_with = 'prototype'
+    state = MODELS.build(copy.deepcopy(tiny_pcr_cfg)).state_dict()
+    state['prototype_head.initialized'].fill_(True)
+    state['prototype_head.class_valid'].fill_(True)
+    paths = trained(tiny_pcr_cfg, state)
+    with pytest.raises(ValueError, match='PCR does not predict with its teacher alone.*predict_with=linear'):
+        export.source.load(*paths, None)
+    assert export.source.load(*paths, None, {'model.predict_with': 'linear'}).name == 'teacher'
+
+
+# ---- plain ---------------------------------------------------------------------------------------------------------
+
+
+def test_plain_config_names_parts_of_mmseg_only(export, trained):
+    cfg, notes = export.plain.plain_config(export.source.load(*trained(), None))
+    text = cfg.pretty_text
+    for ours in ('mmseg_semi', 'CheckSegMap', 'StudentIoU', 'EMATeacher', 'ValidCross', 'CamVidDataset', 'SemiSeg'):
+        assert ours not in text, ours
+    assert cfg.custom_imports.imports == ['json']
+    assert cfg.model.data_preprocessor.to_dict() == dict(
+        type='SegDataPreProcessor', mean=[127.] * 3, std=[64.] * 3, bgr_to_rgb=True, size=(33, 33), size_divisor=None)
+    dataset = cfg.test_dataloader.dataset
+    assert dataset.type == 'BaseSegDataset' and len(dataset.metainfo.classes) == len(dataset.metainfo.palette) == 11
+    assert (dataset.img_suffix, dataset.seg_map_suffix, dataset.data_prefix.img_path) == ('.jpg', '.png', 'i')
+    assert [step.type for step in dataset.pipeline] == ['LoadImageFromFile', 'LoadAnnotations', 'PackSegInputs']
+    assert cfg.test_pipeline == dataset.pipeline
+    assert [[step.type for step in steps] for steps in cfg.tta_pipeline[1].transforms] == [
+        ['LoadAnnotations'], [], ['PackSegInputs']]
+    assert cfg.test_evaluator.type == 'IoUMetric' and any('left out: StudentIoUMetric' in note for note in notes)
+    assert 'train_dataloader' not in cfg and 'custom_hooks' not in cfg
+
+
+def test_sync_bn_and_weights_to_load_do_not_travel(export, tiny_cfg):
+    tiny_cfg.backbone.update(norm_cfg=dict(type='SyncBN'), init_cfg=dict(type='Pretrained', checkpoint='x.pth'))
+    cfg = export.source.network_cfg(tiny_cfg.to_dict())
+    assert cfg['backbone']['norm_cfg'] == dict(type='BN') and 'init_cfg' not in cfg['backbone']
+
+
+@pytest.mark.parametrize('settings, message', [
+    (dict(decode_head=OWN_HEAD), 'model.decode_head.type is DeepLabV3PlusHead of mmseg_semi.*onnx and torchscript'),
+    (dict(test_cfg=dict(mode='slide', crop_size=(33, 33), stride=(22, 22), slide_average='prob')),
+     "slide_average is 'prob', which mmseg cannot do.*model.test_cfg.slide_average=logits"),
+])
+def test_plain_refuses_what_mmseg_lacks(export, trained, tiny_cfg, settings, message):
+    for key, value in settings.items():
+        tiny_cfg[key] = value  # update() would merge
+    with pytest.raises(ValueError, match=message):
+        export.plain.plain_config(export.source.load(*trained(tiny_cfg), None))
+
+
+def test_a_dataset_without_a_twin_leaves_a_place_to_fill_in(export, trained):
+    dataset = dict(type='UnlabeledDataset', data_root='d', data_prefix=dict(img_path='i'), pipeline=[])
+    cfg, notes = export.plain.plain_config(export.source.load(*trained(test_dataloader=dict(dataset=dataset)), None))
+    assert cfg.test_dataloader.dataset.type == 'BaseSegDataset'
+    assert tuple(cfg.test_dataloader.dataset.metainfo.classes) == CLASSES
+    assert any('mmseg has no dataset like UnlabeledDataset: before a test, set data_root' in note for note in notes)
+
+
+@pytest.mark.slow
+def test_a_pair_that_predicts_something_else_is_not_written(export, trained, tmp_path, monkeypatch):
+    source = export.source.load(*trained(), None)
+    source.network.decode_head.conv_seg.bias.data.add_(1)  # what is saved
+    monkeypatch.setattr(export.plain, 'whole_logits', lambda *args: export.source.whole_logits(*args) - 1)
+    with pytest.raises(ValueError, match='predicts something else with the exported pair: logits differ by 1'):
+        export.plain.export_plain(source, tmp_path / 'out/plain')
+    assert list((tmp_path / 'out').iterdir()) == []
+
+
+# ---- graphs --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('head', ['FCNHead', 'DeepLabV3PlusHead'])
+def test_onnx_predicts_as_the_model_at_sizes_of_its_own(main, trained, tiny_cfg, tmp_path, head):
+    onnx, onnxruntime = pytest.importorskip('onnx'), pytest.importorskip('onnxruntime')
+    if head == 'DeepLabV3PlusHead':
+        tiny_cfg.decode_head = OWN_HEAD
+    config, checkpoint = trained(tiny_cfg)
+    status, printed, _ = main(config, checkpoint, 'onnx', '--out', tmp_path / 'out/net.onnx')
+    assert status == 0 and 'batches of 1 and 3, images of 96x128 and 97x75' in printed, printed
+    assert [path.name for path in (tmp_path / 'out').iterdir()] == ['net.onnx']
+    image = picture(58, 71)
+    session = onnxruntime.InferenceSession(tmp_path / 'out/net.onnx', providers=['CPUExecutionProvider'])
+    found, = session.run(None, dict(image=rgb(image).numpy()))
+    expected = reference(config, checkpoint, image, 'teacher')
+    torch.testing.assert_close(torch.from_numpy(found), expected, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(expected, reference(config, checkpoint, image, 'student'), atol=1e-3)
+    properties = {entry.key: entry.value for entry in onnx.load(tmp_path / 'out/net.onnx').metadata_props}
+    assert json.loads(properties['classes']) == list(CLASSES) and 'channels RGB' in properties['input']
+
+
+def test_torchscript_of_the_student_runs_without_us(main, trained, tmp_path):
+    config, checkpoint = trained()
+    status, printed, _ = main(config, checkpoint, 'torchscript', '--out', tmp_path / 'net.pt', '--network', 'student')
+    assert status == 0 and 'torchscript of the student' in printed and 'labels agree' in printed
+    files = {'properties.json': ''}
+    graph, image = torch.jit.load(tmp_path / 'net.pt', _extra_files=files), picture(58, 71)
+    torch.testing.assert_close(graph(rgb(image)), reference(config, checkpoint, image, 'student'), atol=1e-4, rtol=1e-4)
+    assert json.loads(json.loads(files['properties.json'])['classes']) == list(CLASSES)
+
+
+def test_a_file_that_differs_is_not_written(export, trained, tmp_path, monkeypatch):
+    pytest.importorskip('onnxruntime')
+    source = export.source.load(*trained(), None)
+    write = export.graph._write_onnx
+
+    def older_only(net, path, dynamo):
+        if dynamo:
+            raise RuntimeError('not\ntoday')
+        write(net, path, dynamo)
+        net.mean.add_(5)  # from here on PyTorch predicts something else
+
+    monkeypatch.setattr(export.graph, '_write_onnx', older_only)
+    with pytest.raises(ValueError, match='no ONNX file of ResNet with FCNHead does what PyTorch does. torch.s older '
+                                         'exporter: its logits differ by .*; torch.s newer exporter: not$'):
+        export.graph.export_onnx(source, tmp_path / 'out/net.onnx')
+    assert list((tmp_path / 'out').iterdir()) == []
+
+
+def test_heads_with_random_numbers(export, trained, tiny_cfg, tmp_path):
+    tiny_cfg.decode_head = dict(
+        type='LightHamHead', in_channels=[32, 64], in_index=[2, 3], channels=16, ham_channels=16, num_classes=4,
+        ham_kwargs=dict(MD_R=4), norm_cfg=dict(type='GN', num_groups=4), align_corners=False,
+        loss_decode=dict(type='CrossEntropyLoss'))
+    source = export.source.load(*trained(tiny_cfg), None)
+    assert source.is_random
+    with pytest.raises(ValueError, match='LightHamHead draws random numbers while it predicts.*kind plain'):
+        export.graph.export_torchscript(source, tmp_path / 'net.pt')
+    assert any('draws random numbers' in note for note in export.plain.plain_config(source)[1])
+
+
+def test_a_network_of_one_size_is_refused(export, trained, tmp_path, monkeypatch):
+    source = export.source.load(*trained(), None)
+    forward = source.network.backbone.forward
+
+    def one_size(x):
+        if x.shape[2:] != (96, 128):
+            raise AssertionError('position embedding')
+        return forward(x)
+
+    source.network.backbone.forward = one_size
+    with pytest.raises(ValueError, match='takes images of one size only'):
+        export.graph.export_torchscript(source, tmp_path / 'out/net.pt')
+    assert list((tmp_path / 'out').iterdir()) == []
+
+
+# ---- the command line ----------------------------------------------------------------------------------------------
+
+
+def test_mistakes_end_in_one_line(main, trained, tiny_cfg, tmp_path):
+    config, checkpoint = trained()
+    taken = tmp_path / 'taken.onnx'
+    taken.write_text('mine')
+    (tmp_path / 'broken.pth').write_text('no checkpoint')
+    (tmp_path / 'cut.pth').write_bytes(Path(checkpoint).read_bytes()[:5000])
+    (tmp_path / 'typo.py').write_text('model = dict(type=')
+    for arguments, message in (
+        (('none.py', checkpoint, 'plain', '--out', 'x'), 'no config none.py'),
+        ((config, 'none.pth', 'plain', '--out', 'x'), 'no checkpoint none.pth'),
+        ((config, checkpoint, 'onnx', '--out', taken), f'{taken} exists already'),
+        ((config, checkpoint, 'onnx', '--out', taken / 'net.onnx'), f'{taken} is a file; expected a folder'),
+        ((config, tmp_path / 'broken.pth', 'onnx', '--out', 'x'), 'broken.pth cannot be read as a checkpoint'),
+        ((config, tmp_path / 'cut.pth', 'onnx', '--out', 'x'), 'cut.pth cannot be read as a checkpoint'),
+        ((tmp_path / 'typo.py', checkpoint, 'plain', '--out', 'x'), 'typo.py'),
+        ((config, checkpoint, 'onnx', '--out', 'x', '--cfg-options', 'model.decode_head.num_classes=9'),
+         'It is of 4 classes, the config of 9'),
+        ((config, checkpoint, 'onnx', '--out', 'x', '--cfg-options', 'model.decode_head.type=NoHead'), 'NoHead'),
+    ):
+        status, _, errors = main(*arguments)
+        lines = [line for line in errors.splitlines() if line.startswith('error: ')]
+        assert status == 2 and len(lines) == 1 and message in lines[0] and 'Traceback' not in errors, errors
+    assert taken.read_text() == 'mine' and not Path('x').exists()
+
+
+def test_an_interrupt_leaves_nothing(main, trained, tmp_path, monkeypatch, export):
+    config, checkpoint = trained()
+
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(export.graph, '_check', interrupt)
+    status, _, errors = main(config, checkpoint, 'torchscript', '--out', tmp_path / 'out/net.pt')
+    assert status == 130 and 'Traceback' not in errors
+    assert list((tmp_path / 'out').iterdir()) == []

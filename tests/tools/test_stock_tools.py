@@ -1,0 +1,124 @@
+"""mmseg's own tools and inference APIs on our configs and checkpoints as they are; a plain export without mmseg_semi.
+
+The tools are those that mmseg installs below ``mmseg/.mim/tools``. ``dist_test.sh`` and ``dist_train.sh`` of mmseg join
+over nccl, so they need a GPU; ours, which fall back to gloo, are tested in test_cli.py.
+"""
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import mmseg
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[2]
+STOCK = Path(mmseg.__file__).parent / '.mim' / 'tools'
+CONFIG = ROOT / 'configs/pcr/pcr_tiny_shapes.py'
+SMALL = ['model.start_iter=4', 'train_cfg.max_iters=12', 'train_cfg.val_interval=12', 'param_scheduler.end=12',
+         'train_dataloader.num_workers=0', 'train_dataloader.persistent_workers=False',
+         'default_hooks.checkpoint.interval=12', 'train_dataloader.batch_size=4',
+         'train_dataloader.sampler.counts=(2,2)', 'model.backbone.base_channels=8', 'model.backbone.stem_channels=8',
+         'model.decode_head.in_channels=16', 'model.decode_head.channels=16', 'model.prototype_head.grid_size=8']
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not STOCK.is_dir(), reason='this mmseg was installed without tools')]
+
+# One process for everything that stays in it: starting one costs more than all of this.
+APIS = '''
+import runpy, sys
+import numpy as np, torch
+from mmseg.apis import MMSegInferencer, inference_model, init_model
+stock, config, checkpoint, image = sys.argv[1:]
+for device_first in (False, True):
+    model = init_model(config, checkpoint, device='cpu')
+    result = inference_model(model, np.zeros((40, 56, 3), np.uint8) if device_first else image)
+    print('API', type(model).__name__, len(model.dataset_meta['classes']), tuple(result.pred_sem_seg.data.shape))
+inferencer = MMSegInferencer(config, weights=checkpoint, device='cpu', show_progress=False)
+inferencer(image, out_dir='inferred')
+result = inferencer(image, return_datasamples=True)
+print('INFERENCER', torch.equal(result.pred_sem_seg.data, inference_model(init_model(
+    config, checkpoint, device='cpu'), image).pred_sem_seg.data))
+sys.argv = ['get_flops.py', config, '--shape', '64', '96']
+runpy.run_path(f'{stock}/analysis_tools/get_flops.py', run_name='__main__')
+sys.argv = ['test.py', config, checkpoint, '--tta', '--work-dir', 'tta']
+runpy.run_path(f'{stock}/test.py', run_name='__main__')
+'''
+
+# The same tool where nothing can import mmseg_semi.
+BLOCKED = '''
+import runpy, sys
+sys.modules['mmseg_semi'] = None
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name='__main__')
+'''
+
+
+def run(cwd, *command):
+    env = {**os.environ, 'CUDA_VISIBLE_DEVICES': '-1', 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)}
+    env.pop('LOCAL_RANK', None)
+    done = subprocess.run([sys.executable, '-W', 'ignore', *map(str, command)], cwd=cwd, env=env, text=True,
+                          timeout=400, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    assert done.returncode == 0, done.stdout[-4000:]
+    return done.stdout
+
+
+def scores(work_dir):
+    path, = work_dir.glob('*/*.json')
+    return json.loads(path.read_text().splitlines()[-1])
+
+
+@pytest.fixture(scope='module')
+def project(tmp_path_factory):
+    """A folder with the synthetic scenes; trained by mmseg's own train.py into `run`."""
+    root = tmp_path_factory.mktemp('stock')
+    run(root, ROOT / 'tools/dataset_converters/make_shapes.py', '--out', 'data/shapes', '--num-labeled', 4,
+        '--num-unlabeled', 4, '--num-val', 3)
+    printed = run(root, STOCK / 'train.py', CONFIG, '--work-dir', 'run', '--cfg-options', *SMALL)
+    assert 'student/mIoU' in printed
+    # The dumped config is the one that names the smaller network.
+    return root, root / 'run' / CONFIG.name, root / 'run' / 'iter_12.pth'
+
+
+@pytest.fixture(scope='module')
+def tested(project):
+    """Folder with the scores (`tested`), label maps (`maps`) and pictures (`painted`) of mmseg's test.py."""
+    root, config, checkpoint = project
+    run(root, STOCK / 'test.py', config, checkpoint, '--work-dir', 'tested', '--out', 'maps', '--show-dir', 'painted')
+    return root
+
+
+def test_train_and_test(project, tested):
+    assert list(scores(tested / 'tested'))[:3] == ['aAcc', 'mIoU', 'mAcc']  # the teacher's, no student/*
+    maps = sorted((tested / 'maps').glob('*.png'))
+    assert len(maps) == 3 and np.asarray(Image.open(maps[0])).shape == (96, 96)
+    pictures = sorted((tested / 'painted').rglob('*.png'))
+    assert pictures and np.asarray(Image.open(pictures[0])).std() > 5
+    assert any(name.startswith('teacher.') for name in torch.load(project[2], weights_only=False)['state_dict'])
+
+
+def test_apis_get_flops_and_tta(project):
+    root, config, checkpoint = project
+    printed = run(root, '-c', APIS, STOCK, config, checkpoint, root / 'data/shapes/img_dir/val/0000.png')
+    assert 'API PCR 7 (1, 96, 96)' in printed and 'API PCR 7 (1, 40, 56)' in printed
+    assert 'INFERENCER True' in printed
+    assert list((root / 'inferred' / 'vis').iterdir())
+    assert 'Flops:' in printed and 'Input shape: (64, 96)' in printed
+    assert 0 <= scores(root / 'tta')['mIoU'] <= 100
+
+
+def test_a_plain_export_scores_the_same_without_mmseg_semi(project, tested):
+    root, config, checkpoint = project
+    printed = run(root, ROOT / 'tools/export.py', config, checkpoint, 'plain', '--out', 'exported')
+    assert 'predicts the same to the last bit' in printed
+    text = (root / 'exported/config.py').read_text()
+    assert 'mmseg_semi' not in text.split('\n', 1)[1] and Config.fromfile(root / 'exported/config.py').model.type == (
+        'EncoderDecoder')
+    run(root, '-c', BLOCKED, STOCK / 'test.py', root / 'exported/config.py', root / 'exported/checkpoint.pth',
+        '--work-dir', 'tested_plain', '--out', 'maps_plain')
+    assert scores(root / 'tested_plain') == {**scores(root / 'tested'), **{
+        key: value for key, value in scores(root / 'tested_plain').items() if 'time' in key}}
+    for path in (root / 'maps').iterdir():
+        assert path.read_bytes() == (root / 'maps_plain' / path.name).read_bytes(), path.name

@@ -1,0 +1,246 @@
+"""One file from pixels to logits, for onnxruntime or libtorch: neither mmseg nor mmseg_semi is needed to run it."""
+import contextlib
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Callable, Dict, Iterator, List, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from mmseg.models import EncoderDecoder
+from torch import Tensor, nn
+
+from .output import staged
+from .source import ExportError, Source, channels_of, class_names, test_images, whole_logits
+
+BATCHES, SIZE = (1, 3), (96, 128)
+# The second image size: an odd one, or for networks that cannot take it, one that many strides divide.
+OTHER_SIZES = ((97, 75), (64, 192))
+TOLERANCE = 1e-3  # of the largest logit
+AGREEMENT = 0.999  # of the labels
+OPSET = 17
+
+Runner = Callable[[Tensor], Tensor]
+
+
+class PixelsToLogits(nn.Module):
+    """Images [N, C, H, W] float32 in 0..255, channels as :func:`channel_order` says, to logits at their size."""
+
+    def __init__(self, network: EncoderDecoder) -> None:
+        super().__init__()
+        self.network = network
+        preprocessor, one = network.data_preprocessor, torch.ones(channels_of(network), 1, 1)
+        self.register_buffer('mean', getattr(preprocessor, 'mean', 0 * one))
+        self.register_buffer('std', getattr(preprocessor, 'std', one))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Normalizes, predicts, resizes."""
+        logits = self.network.decode_head(self.network.extract_feat((image - self.mean) / self.std))
+        return F.interpolate(logits, size=image.shape[2:], mode='bilinear', align_corners=self.network.align_corners)
+
+
+class Check(NamedTuple):
+    """What comparing with PyTorch gave: over all cases, in logits, in share of pixels."""
+    difference: float
+    largest: float
+    agreement: float
+    sizes: str
+
+
+def channel_order(source: Source) -> str:
+    """Order of the channels in the file's input; the loaders of mmseg deliver BGR."""
+    if channels_of(source.network) != 3:
+        return 'as the loader delivers them'
+    return 'RGB' if _flips(source) else 'BGR'
+
+
+def export_onnx(source: Source, out: Path) -> List[str]:
+    """Writes an ONNX file with dynamic batch and size.
+
+    torch's older exporter comes first: it is much faster. Where its file fails on another size, because the network
+    computes with sizes in Python, the newer one is tried.
+
+    Args:
+        source (Source): The network.
+        out (Path): A file that does not exist yet.
+
+    Returns:
+        list[str]: What to tell the user.
+
+    Raises:
+        ImportError: If onnx or onnxruntime is missing.
+        ExportError: If no exporter makes a file that does what PyTorch does; says why.
+    """
+    try:
+        import onnx
+        import onnxruntime  # noqa: F401
+    except ImportError as error:
+        raise ImportError(f'{error}; run: pip install -r requirements/export.txt') from error
+    net, failures = _prepare(source), []
+    with staged(out) as path:
+        for dynamo in (False, True):
+            try:
+                _write_onnx(net, path, dynamo)
+                found = _check(net, _onnx_runner(path))
+            except Exception as error:  # the exporters and onnxruntime raise kinds of their own
+                failures.append(f"torch's {'newer' if dynamo else 'older'} exporter: {_first_line(error)}")
+                continue
+            model = onnx.load(path)
+            onnx.helper.set_model_props(model, _properties(source))
+            onnx.save(model, path)
+            onnx.checker.check_model(path)
+            return _notes(source, found, 'onnxruntime')
+        raise ExportError(f'no ONNX file of {_parts(source)} does what PyTorch does. {"; ".join(failures)}')
+
+
+def export_torchscript(source: Source, out: Path) -> List[str]:
+    """Writes a traced TorchScript file; arguments, result and errors as :func:`export_onnx`."""
+    net = _prepare(source)
+    with staged(out) as path:
+        try:
+            traced = torch.jit.trace(net, _example(net), check_trace=False)
+            torch.jit.save(traced, path, _extra_files={'properties.json': json.dumps(_properties(source))})
+            found = _check(net, torch.jit.load(path, map_location='cpu'))
+        except RuntimeError as error:
+            raise ExportError(f'no TorchScript file of {_parts(source)} does what PyTorch does: '
+                              f'{_first_line(error)}') from error
+    return _notes(source, found, 'torch.jit.load')
+
+
+EXPORTERS: Dict[str, Callable[[Source, Path], List[str]]] = dict(onnx=export_onnx, torchscript=export_torchscript)
+
+
+def _prepare(source: Source) -> PixelsToLogits:
+    """The network as one module that is compared with the segmentor itself."""
+    if source.is_random:
+        raise ExportError(f'{_parts(source)} draws random numbers while it predicts, so no file can be checked against '
+                          'it; the kind plain can export it')
+    net = PixelsToLogits(source.network).eval().requires_grad_(False)
+    images = test_images(channels_of(source.network), 1, SIZE)
+    pixels = images.float().flip(1) if _flips(source) else images.float()
+    with torch.no_grad():
+        ours, theirs = net(pixels), whole_logits(source.network, images)
+    if ours.shape != theirs.shape or not torch.allclose(ours, theirs, atol=1e-4, rtol=1e-4):
+        raise ExportError(f'{_parts(source)} does more in a prediction than its forward pass and a resize, or '
+                          'data_preprocessor.test_cfg pads images: such a network has no graph of its own')
+    return net
+
+
+def _flips(source: Source) -> bool:
+    cfg = source.model_cfg.get('data_preprocessor') or {}
+    return channels_of(source.network) == 3 and bool(cfg.get('bgr_to_rgb') or cfg.get('rgb_to_bgr'))
+
+
+def _parts(source: Source) -> str:
+    return f'{type(source.network.backbone).__name__} with {type(source.network.decode_head).__name__}'
+
+
+def _example(net: PixelsToLogits) -> Tensor:
+    return test_images(channels_of(net.network), 2, SIZE).float()
+
+
+def _write_onnx(net: PixelsToLogits, path: Path, dynamo: bool) -> None:
+    names = dict(input_names=['image'], output_names=['logits'])
+    if dynamo:
+        dynamic = torch.export.Dim.DYNAMIC
+        options = dict(dynamic_shapes=({0: dynamic, 2: dynamic, 3: dynamic}, ), external_data=False, verbose=False)
+    else:
+        axes = {0: 'batch', 2: 'height', 3: 'width'}
+        options = dict(dynamic_axes=dict(image=axes, logits=axes), opset_version=OPSET)
+    with _quiet():
+        torch.onnx.export(net, (_example(net), ), path, dynamo=dynamo, **names, **options)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporters print whole graphs, some from C++: below ``sys.stdout``."""
+    previous = logging.root.manager.disable
+    sys.stdout.flush(), sys.stderr.flush()
+    saved = [os.dup(number) for number in (1, 2)]
+    logging.disable(logging.CRITICAL)
+    try:
+        with open(os.devnull, 'w') as nowhere:
+            os.dup2(nowhere.fileno(), 1), os.dup2(nowhere.fileno(), 2)
+            with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+                yield
+    finally:
+        logging.disable(previous)
+        for number, copy in zip((1, 2), saved, strict=True):
+            os.dup2(copy, number)
+            os.close(copy)
+
+
+def _onnx_runner(path: Path) -> Runner:
+    import onnxruntime
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what fails is raised as well
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(os.fspath(path), options, providers=['CPUExecutionProvider'])
+    return lambda images: torch.from_numpy(session.run(None, dict(image=images.numpy()))[0])
+
+
+def _check(net: PixelsToLogits, run: Runner) -> Check:
+    """Compares a file with PyTorch on two batch sizes and two image sizes.
+
+    Raises:
+        ExportError: If the file fails, or differs by more than rounding.
+    """
+    sizes = (SIZE, _other_size(net))
+    difference, largest, agreement = 0.0, 0.0, 1.0
+    for size in sizes:
+        for batch in BATCHES:
+            images = test_images(channels_of(net.network), batch, size).float()
+            with torch.no_grad():
+                expected = net(images)
+                found = run(images)
+            if found.shape != expected.shape:
+                raise ExportError(f'for images {tuple(images.shape)} it gives {tuple(found.shape)}, expected '
+                                  f'{tuple(expected.shape)}')
+            difference = max(difference, float((found - expected).abs().max()))
+            largest = max(largest, float(expected.abs().max()))
+            agreement = min(agreement, float((found.argmax(1) == expected.argmax(1)).float().mean()))
+    if not difference <= TOLERANCE * largest or agreement < AGREEMENT:
+        raise ExportError(f'its logits differ by {difference:.3g} (the largest is {largest:.3g}), {agreement:.2%} of '
+                          'the labels agree')
+    return Check(difference, largest, agreement, ' and '.join(f'{height}x{width}' for height, width in sizes))
+
+
+def _other_size(net: PixelsToLogits) -> tuple:
+    """A second image size that the network itself can take."""
+    for size in OTHER_SIZES:
+        with contextlib.suppress(RuntimeError, AssertionError, ValueError), torch.no_grad():
+            net(test_images(channels_of(net.network), 1, size).float())
+            return size
+    raise ExportError(f'the network takes images of one size only (it fails on {OTHER_SIZES} itself), but a file for '
+                      'every size was asked for')
+
+
+def _properties(source: Source) -> Dict[str, str]:
+    """What travels inside the file, for those who use it."""
+    test = source.model_cfg['test_cfg']
+    return dict(
+        input=f'float32 [N, {channels_of(source.network)}, H, W] in 0..255, not normalized, channels '
+              f'{channel_order(source)}',
+        output='float32 [N, classes, H, W] logits; the label is the argmax over classes',
+        classes=json.dumps(class_names(source)),
+        test_cfg=json.dumps(test),
+        exported_from=f'{source.name} of {Path(source.cfg.filename).name}')
+
+
+def _notes(source: Source, found: Check, runner: str) -> List[str]:
+    notes = [f'input: {_properties(source)["input"]}', 'output: logits at the size of the images',
+             f'checked with {runner}: batches of {BATCHES[0]} and {BATCHES[1]}, images of {found.sizes}: largest '
+             f'difference {found.difference:.2g} of logits up to {found.largest:.3g}, {found.agreement:.2%} of the '
+             'labels agree']
+    test = source.model_cfg['test_cfg']
+    if test.get('mode') == 'slide':
+        notes.append(f'the config tests with sliding windows of {test["crop_size"]}, stride {test["stride"]}; the file '
+                     'predicts whole images or, called for each, windows')
+    return notes
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__)[:200]
