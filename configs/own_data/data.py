@@ -63,4 +63,17 @@ val_dataloader = dict(
     dataset=val_set)
 test_dataloader = val_dataloader
 val_evaluator = [dict(type='IoUMetric', iou_metrics=['mIoU']), dict(type='StudentIoUMetric', iou_metrics=['mIoU'])]
-test_evaluator = val_evaluator
+test_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])  # the teacher alone: stock tools/test.py --out takes one
+tta_model = dict(type='SegTTAModel')
+tta_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(
+        type='TestTimeAug',
+        transforms=[
+            [dict(type='Resize', scale=tuple(int(ratio * side) for side in scale), keep_ratio=True)
+             for ratio in (0.75, 1.0, 1.25)],
+            [dict(type='RandomFlip', prob=prob, direction='horizontal') for prob in (0., 1.)],
+            [dict(type='LoadAnnotations')],
+            [dict(type='PackSegInputs')]
+        ])
+]

@@ -18,7 +18,8 @@ from mmseg_semi.registry import MODELS
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / 'configs'
-LEAFS = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.glob('*/*.py') if path.parent.name != '_base_')
+LEAFS = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.glob('*/*.py')
+               if path.parent.name != '_base_' and path.name != 'data.py')  # of own_data: the base of that folder
 R101 = [leaf for leaf in LEAFS if leaf.startswith(('pcr/', 'supervised/')) and '_r101_' in leaf
         and not any(name in leaf for name in ('_coco_', '_ade20k_'))]  # test_benchmark_configs.py
 
