@@ -126,9 +126,9 @@ def _report(args: argparse.Namespace, tallies: Sequence[Tally], twins: Sequence[
                               findings=[finding.plain() for finding in findings])))
 
 
-def main() -> int:
+def main(args: Optional[Sequence[str]] = None) -> int:
     """Returns the exit status."""
-    args = parse_args()
+    args = parse_args(args)
     try:
         findings = check(args)
     except (UserError, OSError) as error:

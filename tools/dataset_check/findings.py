@@ -3,6 +3,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Dict, Iterable, Iterator, List, Sequence, Tuple
 
 import numpy as np
+
 from dataset_check.leaks import Overlap
 from dataset_check.sources import EVAL
 from dataset_check.tally import Tally
@@ -12,15 +13,16 @@ CONVERT = 'python tools/dataset_converters/convert_masks.py'
 # Code of a problem of single files: is it an error, what it is, what to do about it.
 PROBLEMS: Dict[str, Tuple[bool, str, str]] = {
     'missing_image': (True, 'images that the list names do not exist', 'mend the list, or img_suffix and data_prefix'),
-    'missing_mask': (True, 'images have no mask', 'mend seg_map_suffix and data_prefix.seg_map_path, or take the images '
-                     'out of the list'),
+    'missing_mask': (True, 'images have no mask', 'mend seg_map_suffix and data_prefix.seg_map_path, or take the '
+                     'images out of the list'),
     'broken_image': (True, 'images cannot be read', 'copy them again from where they came'),
     'broken_mask': (True, 'masks cannot be read', 'copy them again from where they came'),
     'no_mask': (True, 'images come without masks', 'add dict(type="LoadAnnotations") to the pipeline and '
                 'seg_map_path to data_prefix'),
     'channels': (True, 'images have another number of channels than model.data_preprocessor.mean',
                  'set mean and std (and backbone.in_channels) to the bands that the pipeline loads'),
-    'color_mask': (True, 'masks hold colors, not class indices', f'{CONVERT} --help tells how to map colors to classes'),
+    'color_mask': (True, 'masks hold colors, not class indices',
+                   f'{CONVERT} --help tells how to map colors to classes'),
     'wide_mask': (True, 'masks hold values that do not fit into 8 bits, and are cut when loaded',
                   f'{CONVERT} --help tells how to map values to classes'),
     'wrong_labels': (True, 'masks hold labels that are no class', ''),
@@ -81,8 +83,9 @@ def _model(tallies: Sequence[Tally]) -> Iterator[Finding]:
         if source.role == 'unlabeled':
             continue
         if not source.classes:
-            yield Finding('warning', 'no_classes', source.name, 'neither the data set nor model.decode_head.num_classes '
-                          'says how many classes there are, so labels were not judged', 'set metainfo.classes')
+            yield Finding('warning', 'no_classes', source.name, 'neither the data set nor '
+                          'model.decode_head.num_classes says how many classes there are, so labels were not judged',
+                          'set metainfo.classes')
         elif limit is not None and limit != len(source.classes):
             yield Finding('error', 'num_classes', source.name, f'the data set has {len(source.classes)} classes, '
                           f'model.decode_head.num_classes is {limit}', 'make them equal')

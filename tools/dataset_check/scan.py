@@ -14,10 +14,11 @@ from typing import Any, Callable, Iterable, Iterator, List, Optional, Sequence, 
 
 import cv2
 import numpy as np
-from dataset_check.common import UserError, one_line, shown
-from dataset_check.sources import Source
 from mmcv.transforms import LoadImageFromFile
 from PIL import Image
+
+from dataset_check.common import UserError, one_line, shown
+from dataset_check.sources import Source
 
 CHUNK = 16
 ORIENTATION = 0x0112  # the EXIF tag

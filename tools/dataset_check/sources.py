@@ -1,13 +1,14 @@
 """The sets of images that a config names, by the public interface of mmseg's datasets."""
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Iterator, List, Optional, Tuple
 
 import numpy as np
-from dataset_check.common import UserError, one_line
 from mmcv.transforms import LoadAnnotations
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
+from dataset_check.common import UserError, one_line
 from mmseg_semi.datasets import SemiDataset
 from mmseg_semi.registry import DATASETS
 
@@ -129,7 +130,6 @@ def _build(setting: str, settings: dict) -> Any:
             text = f'{setting} holds no image: look at data_root, data_prefix, ann_file and img_suffix ({text})'
         where = ''
         if isinstance(error, (FileNotFoundError, AssertionError, ValueError)):
-            from pathlib import Path
             where = f' (relative paths start at {Path.cwd()})'
         raise UserError(f'cannot build {setting}: {text}{where}') from error
 

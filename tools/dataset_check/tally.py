@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Dict, List, Tuple
 
 import numpy as np
+
 from dataset_check.common import shown
 from dataset_check.scan import Record
 from dataset_check.sources import Source

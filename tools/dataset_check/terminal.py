@@ -1,9 +1,10 @@
 """The report as text."""
 from typing import List, Sequence
 
+from prettytable import PrettyTable
+
 from dataset_check.findings import Finding
 from dataset_check.tally import Tally
-from prettytable import PrettyTable
 
 
 def size_text(summary: dict) -> str:

@@ -4,6 +4,7 @@ from typing import Optional, Tuple
 
 import cv2
 import numpy as np
+
 from dataset_check.scan import source_of
 from dataset_check.sources import Source
 
