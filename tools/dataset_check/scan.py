@@ -25,6 +25,7 @@ ORIENTATION = 0x0112  # the EXIF tag
 WIDE_MODES = ('I', 'I;16', 'I;16B', 'I;16L', 'F')
 
 _sources: List[Source] = []
+_stopped = False
 
 
 @dataclass
@@ -65,10 +66,16 @@ def make_pool(sources: Sequence[Source], workers: int) -> ProcessPoolExecutor:
 def _start(sources: List[Source]) -> None:
     global _sources
     _sources = sources
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
+    signal.signal(signal.SIGINT, _stop)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # decoders write about broken files to it, without their names
     cv2.setNumThreads(0)
     Image.MAX_IMAGE_PIXELS = None
+
+
+def _stop(*_) -> None:
+    """On Ctrl-C a worker leaves the rest of its images; the parent, who got the signal too, does all else."""
+    global _stopped
+    _stopped = True
 
 
 def source_of(number: int) -> Source:
@@ -107,7 +114,7 @@ def chunks(sources: Sequence[Source]) -> Iterator[Tuple[int, int, int]]:
 def scan(task: Tuple[int, int, int]) -> Tuple[int, List[Record]]:
     """Looks at some images of one source."""
     number, first, last = task
-    return number, [look(source_of(number), index) for index in range(first, last)]
+    return number, [look(source_of(number), index) for index in range(first, last) if not _stopped]
 
 
 def look(source: Source, index: int) -> Record:

@@ -109,6 +109,9 @@ def read_sources(cfg: Config) -> List[Source]:
         more = (': the stages of self_training make their lists later; check the config of the supervised twin'
                 if cfg.get('self_training') else '')
         raise UserError(f'the config has no {", ".join(LOADERS)} with a dataset{more}')
+    empty = [role for role, dataset in found if not len(dataset)]
+    if empty:
+        raise UserError(f'the {empty[0]} set holds no image: look at data_root, data_prefix, ann_file and img_suffix')
     sources: List[Source] = []
     for role, dataset in found:
         number = sum(source.role == role for source in sources)
