@@ -9,8 +9,9 @@ from torch import Tensor
 from mmseg_semi.structures import Step, Target, TwoSpaceTarget
 
 SIDE = (150, 320)  # of a cell, pixels: small crops are enlarged to the first, large ones reduced to the second
-GAP, LINE, MARGIN = 6, 18, 10
+GAP, LINE, MARGIN, FONT = 6, 18, 10, 13
 NO_LABEL, PADDING = (255, 255, 255), (255, 0, 255)  # RGB
+FADE = 0.25  # what is left of the color of a label with weight 0
 INK, PAPER = (30, 30, 30), (245, 245, 245)
 
 Cell = Optional[np.ndarray]
@@ -27,6 +28,15 @@ def paint_labels(label: Tensor, palette: np.ndarray) -> np.ndarray:
     colors = np.full((256, 3), NO_LABEL, np.uint8)
     colors[:len(palette)] = palette
     return colors[label.cpu().numpy().astype(np.uint8)]
+
+
+def paint_target(target: Target, palette: np.ndarray, fade: bool = False) -> np.ndarray:
+    """The label of a target; padding is magenta, and with ``fade`` pixels of weight 0 are pale."""
+    colors = paint_labels(target.label, palette)
+    if fade:
+        pale = (FADE * colors + (1 - FADE) * np.array(NO_LABEL)).astype(np.uint8)
+        colors = np.where((target.weight > 0).cpu().numpy()[..., None], colors, pale)
+    return _mark_padding(colors, target.valid)
 
 
 def paint_scores(score: Tensor, valid: Tensor) -> np.ndarray:
@@ -55,16 +65,15 @@ def columns_of(step: Step, palette: np.ndarray) -> List[Column]:
     """
     target = step.target
     columns = [('weak view', list(bytes_of(step.batch.weak))),
-               ('pseudo-label', list(paint_labels(target.label, palette))),
+               ('pseudo-label', list(paint_target(target, palette))),
                ('confidence', list(paint_scores(target.confidence, target.valid)))]
     if isinstance(target, TwoSpaceTarget):
         columns += [('label for the contrast', list(paint_labels(target.contrast_label, palette))),
                     ('its confidence', list(paint_scores(target.contrast_confidence, target.valid)))]
     columns.append(('weight', list(paint_weights(target))))
     for i, view in enumerate(step.mixed):
-        where = view.target.label.masked_fill(view.target.weight == 0, 255)
         columns += [(f'strong view {i}', list(bytes_of(view.images))),
-                    (f'trained on {i}', list(paint_labels(where, palette))),
+                    (f'mixed label {i}', list(paint_target(view.target, palette, fade=True))),
                     (f'weight {i}', list(paint_weights(view.target)))]
     return columns
 
@@ -80,9 +89,9 @@ def draw_step(step: Step, classes: Sequence[str], palette: np.ndarray, title: Se
         title (Sequence[str]): Lines.
         max_rows (int): Images of each kind that are shown.
     """
-    labeled = [('labeled view', list(bytes_of(step.batch.labeled))),
-               ('ground truth', list(paint_labels(step.labels, palette)))]
-    blocks = [_block(labeled, max_rows), _block(columns_of(step, palette), max_rows)]
+    pairs = list(zip(bytes_of(step.batch.labeled), paint_labels(step.labels, palette), strict=True))[:max_rows]
+    labeled = [(f'labeled {i}, its truth', list(pair)) for i, pair in enumerate(pairs)]
+    blocks = [_block(labeled, 2), _block(columns_of(step, palette), max_rows)]
     width = max(block.width for block in blocks)
     parts = [_text(title, width), *blocks, _legend(classes, palette, width)]
     page = Image.new('RGB', (width, sum(part.height for part in parts)), PAPER)
@@ -91,10 +100,6 @@ def draw_step(step: Step, classes: Sequence[str], palette: np.ndarray, title: Se
         page.paste(part, (0, top))
         top += part.height
     return page
-
-
-def _font() -> ImageFont.ImageFont:
-    return ImageFont.load_default(13) if hasattr(ImageFont, 'FreeTypeFont') else ImageFont.load_default()
 
 
 def _block(columns: Sequence[Column], max_rows: int) -> Image.Image:
@@ -106,7 +111,7 @@ def _block(columns: Sequence[Column], max_rows: int) -> Image.Image:
     column_width = max(size[0], 130)
     page = Image.new('RGB', (2 * MARGIN + len(columns) * (column_width + GAP), MARGIN + LINE + rows * (size[1] + GAP)),
                      PAPER)
-    draw, font = ImageDraw.Draw(page), _font()
+    draw, font = ImageDraw.Draw(page), ImageFont.load_default(FONT)
     for i, (name, cells) in enumerate(columns):
         left = MARGIN + i * (column_width + GAP)
         draw.text((left, MARGIN), name, INK, font)
@@ -119,17 +124,17 @@ def _block(columns: Sequence[Column], max_rows: int) -> Image.Image:
 def _text(lines: Sequence[str], width: int) -> Image.Image:
     page = Image.new('RGB', (width, MARGIN + LINE * len(lines)), PAPER)
     for i, line in enumerate(lines):
-        ImageDraw.Draw(page).text((MARGIN, MARGIN // 2 + i * LINE), line, INK, _font())
+        ImageDraw.Draw(page).text((MARGIN, MARGIN // 2 + i * LINE), line, INK, ImageFont.load_default(FONT))
     return page
 
 
 def _legend(classes: Sequence[str], palette: np.ndarray, width: int) -> Image.Image:
     """Swatches of the classes, of what is no class and of padding, and the scale of the scores."""
     entries = [*((name, tuple(map(int, color))) for name, color in zip(classes, palette, strict=True)),
-               ('no label / not trained', NO_LABEL), ('padding', PADDING)]
+               ('no label', NO_LABEL), ('padding', PADDING)]
     entries += [(f'score {share:g}', tuple(map(int, cv2.applyColorMap(
         np.array([[round(255 * share)]], np.uint8), cv2.COLORMAP_VIRIDIS)[0, 0, ::-1]))) for share in (0, 0.5, 1)]
-    font, places, left, row = _font(), [], MARGIN, 0
+    font, places, left, row = ImageFont.load_default(FONT), [], MARGIN, 0
     for name, color in entries:
         length = LINE + int(font.getlength(name)) + 14
         if left + length > width - MARGIN and left > MARGIN:

@@ -92,18 +92,38 @@ class _one_line:
             raise UserError(f'{self.what}: {type(error).__name__}: {text}') from error
 
 
-def build_model(cfg: Config, checkpoint: Optional[str]) -> Tuple[SemiEncoderDecoder, int]:
-    """The model in train mode and the iteration it stands at: that of the checkpoint, or the first with a teacher."""
+def build_model(cfg: Config, checkpoint: Optional[str]) -> Tuple[SemiEncoderDecoder, int, str]:
+    """The model in train mode, the iteration to draw, and a line on where the weights come from.
+
+    The iteration is that of the checkpoint, but not before the first one in which the teacher labels.
+    """
     with _one_line('cannot build the model'):
         model = MODELS.build(cfg.model)
-    iteration = 0
+    iteration, origin = 0, UNTRAINED
     if checkpoint is not None:
         if not os.path.isfile(checkpoint):
             raise UserError(f'checkpoint not found: {checkpoint} (relative paths start at {Path.cwd()})')
         with _one_line(f'cannot load the checkpoint {checkpoint}'):
-            iteration = load_checkpoint(model, checkpoint, map_location='cpu').get('meta', {}).get('iter', 0)
+            loaded = load_checkpoint(model, checkpoint, map_location='cpu')
+            iteration = loaded.get('meta', {}).get('iter', 0)
+            origin = f'{checkpoint}, iteration {iteration}' + _missing(model, loaded.get('state_dict', loaded))
     model.to('cuda' if torch.cuda.is_available() else 'cpu').train()
-    return model, max(iteration, model.start_iter)
+    return model, max(iteration, model.start_iter), origin
+
+
+def _missing(model: SemiEncoderDecoder, state: dict) -> str:
+    """Tells of tensors that a checkpoint lacks: mmengine only logs them, and the pictures would mislead.
+
+    Raises:
+        UserError: If none of them fits.
+    """
+    shapes = {name.removeprefix('module.'): tensor.shape for name, tensor in state.items()}
+    own = {name: tensor.shape for name, tensor in model.state_dict().items() if not name.startswith('teacher.')}
+    lacking = [name for name, shape in own.items() if shapes.get(name) != shape]
+    if len(lacking) == len(own):
+        raise UserError(f'none of the {len(own)} tensors of {type(model).__name__} is in it; expected a checkpoint of '
+                        'this config')
+    return f'; {len(lacking)} of {len(own)} tensors are not in it, e.g. {lacking[0]}' if lacking else ''
 
 
 def build_loader(cfg: Config, seed: int):
@@ -140,10 +160,13 @@ def make_step(model: SemiEncoderDecoder, batch: dict, iteration: int, seed: int)
     return step
 
 
-def look_of(dataset) -> Tuple[List[str], np.ndarray]:
-    """Names and colors, RGB uint8 [C, 3], of the classes."""
-    classes = list(dataset.metainfo.get('classes') or ())
-    return classes, np.array(dataset.metainfo.get('palette') or [], np.uint8).reshape(-1, 3)[:len(classes)]
+def look_of(dataset, num_classes: int) -> Tuple[List[str], np.ndarray]:
+    """Names and colors, RGB uint8 [C, 3], of the classes; made up where the data set has none."""
+    classes = list(dataset.metainfo.get('classes') or (f'class {c}' for c in range(num_classes)))
+    palette = dataset.metainfo.get('palette') or []
+    if len(palette) != len(classes):
+        palette = np.random.RandomState(42).randint(0, 255, (len(classes), 3))
+    return classes, np.array(palette, np.uint8)
 
 
 def browse(args: argparse.Namespace) -> Path:
@@ -157,10 +180,9 @@ def browse(args: argparse.Namespace) -> Path:
     seed = (cfg.get('randomness') or {}).get('seed') or 0
     set_random_seed(seed)
     loader = build_loader(cfg, seed)
-    model, iteration = build_model(cfg, args.checkpoint)
+    model, iteration, origin = build_model(cfg, args.checkpoint)
     model.begin_train(max(max_iters(cfg, loader), iteration + 1))
-    classes, palette = look_of(loader.dataset)
-    out.mkdir(parents=True, exist_ok=True)
+    classes, palette = look_of(loader.dataset, model.num_classes)
     batches = iter(loader)
     for number in range(args.batches):
         with _one_line(f'batch {number} fails'):
@@ -173,16 +195,16 @@ def browse(args: argparse.Namespace) -> Path:
         kept, confidence = (float(value) for key, value in model.monitors(step).items()
                             if key in ('monitor.kept', 'monitor.confidence'))
         title = [f'{Path(args.config).name}, {type(model).__name__}, iteration {iteration + number}: mean weight '
-                 f'{kept:.1%}, mean confidence {confidence:.3f}', args.checkpoint or UNTRAINED]
+                 f'{kept:.1%}, mean confidence {confidence:.3f}', origin]
         save(draw_step(step, classes, palette, title, args.rows), out / f'batch_{number:03}.png')
         print(f'{out / f"batch_{number:03}.png"}: mean weight {kept:.1%}, mean confidence {confidence:.3f}')
-    if args.checkpoint is None:
-        print(UNTRAINED)
+    print(origin)
     return out
 
 
 def save(picture, path: Path) -> None:
     """Appears whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f'.{path.stem}.{os.getpid()}.part.png')
     try:
         picture.save(part)
