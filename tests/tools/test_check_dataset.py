@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import numpy as np
@@ -179,7 +180,9 @@ def test_binary_masks(check, data):
     status, findings, report, _ = check()
     assert status == 1 and set(findings) == {'binary_masks'} and len(report['findings']) == 2
     assert "'tree' is never trained" in findings['binary_masks']['message']
-    assert findings['binary_masks']['hint'].endswith('--binary')
+    masks = data.root / 'val_masks'  # the finding of the validation set is the later one
+    assert findings['binary_masks']['hint'] == (
+        f'python tools/dataset_converters/convert_masks.py {masks} {masks}_indices --binary')
 
 
 def test_gray_masks_of_two_values(check, data):
@@ -200,6 +203,8 @@ def test_masks_of_the_wrong_kind(check, data):
     assert status == 1 and set(findings) == {'color_mask', 'wide_mask'}
     assert findings['color_mask']['count'] == 2 and 'mode RGBA' in findings['color_mask']['examples'][1]
     assert findings['wide_mask']['examples'][0].endswith('values 0..600')
+    for finding in findings.values():
+        assert f'convert_masks.py {data.root}/train_masks --list' in finding['hint'] and '--map' in finding['hint']
 
 
 def test_palette_and_one_bit_masks_are_indices(check, data):
@@ -287,6 +292,38 @@ def test_classes_that_disagree(check, data):
     assert status == 1 and set(findings) == {'num_classes', 'class_names'}
     assert "class 1 is 'tree' and 'car'" in findings['class_names']['message']
     assert 'num_classes is 4' in findings['num_classes']['message']
+
+
+def test_other_loaders(check, data):
+    """Images that only the pipeline's own loader can read; one of them it cannot."""
+    for path in sorted((data.root / 'unlabeled').iterdir()):
+        np.save(path.with_suffix('.npy'), np.zeros((24, 32, 3), np.float32))
+        path.unlink()
+    np.save(data.root / 'unlabeled/0.npy', np.array([{}], dtype=object), allow_pickle=True)
+    loader = (data.root / 'loader.py')
+    loader.write_text("import numpy as np\nfrom mmcv.transforms import BaseTransform\n"
+                      "from mmseg_semi.registry import TRANSFORMS\n"
+                      "@TRANSFORMS.register_module(force=True)\nclass LoadArray(BaseTransform):\n"
+                      "    def transform(self, results):\n"
+                      "        results['img'] = np.load(results['img_path'])\n        return results\n")
+    data.write_config("import importlib.util\n"
+                      f"spec = importlib.util.spec_from_file_location('loader', {str(loader)!r})\n"
+                      "spec.loader.exec_module(importlib.util.module_from_spec(spec))\ndel spec, importlib\n"
+                      "unlabeled.update(img_suffix='.npy', pipeline=[dict(type='LoadArray')])\n")
+    status, findings, report, page = check()
+    assert status == 1 and set(findings) == {'broken_image'} and findings['broken_image']['count'] == 1
+    assert report['sources'][1]['kinds'] == {'NPY': 4} and page.count('cannot be shown') == 1
+
+
+@pytest.mark.parametrize('weight, doubles', [(1, 1), (2, 0)])
+def test_weighted_folders_are_no_doubles(tool, weight, doubles):
+    """A data set whose folders have weights lists images several times on purpose."""
+    sources, leaks, tally = (importlib.import_module(f'dataset_check.{name}') for name in ('sources', 'leaks', 'tally'))
+    dataset = types.SimpleNamespace(folders=[types.SimpleNamespace(weight=1), types.SimpleNamespace(weight=weight)],
+                                    pipeline=types.SimpleNamespace(transforms=[]))
+    source = tally.Tally(sources.Source('unlabeled', 'unlabeled', dataset, sources.Model()))
+    source.files = [(0, 'a.png', '/a.png', 9), (1, 'b.png', '/b.png', 9), (2, 'b.png', '/b.png', 9)]
+    assert len(list(leaks.overlaps([source], {}))) == doubles
 
 
 def test_channels(check, data):

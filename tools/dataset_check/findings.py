@@ -1,4 +1,5 @@
 """What the sums mean: findings that spoil training, and warnings."""
+import shlex
 from dataclasses import asdict, dataclass, field
 from typing import Dict, Iterable, Iterator, List, Sequence, Tuple
 
@@ -9,22 +10,22 @@ from dataset_check.sources import EVAL
 from dataset_check.tally import Tally
 
 CONVERT = 'python tools/dataset_converters/convert_masks.py'
+BY_MAP = '{list} prints the values in them, from which you write the map for {map}'
 
 # Code of a problem of single files: is it an error, what it is, what to do about it.
 PROBLEMS: Dict[str, Tuple[bool, str, str]] = {
     'missing_image': (True, 'images that the list names do not exist', 'mend the list, or img_suffix and data_prefix'),
     'missing_mask': (True, 'images have no mask', 'mend seg_map_suffix and data_prefix.seg_map_path, or take the '
                      'images out of the list'),
-    'broken_image': (True, 'images cannot be read', 'copy them again from where they came'),
+    'broken_image': (True, 'images cannot be read', 'copy them again from where they came, or set '
+                     'the loading transform as its message says'),
     'broken_mask': (True, 'masks cannot be read', 'copy them again from where they came'),
     'no_mask': (True, 'images come without masks', 'add dict(type="LoadAnnotations") to the pipeline and '
                 'seg_map_path to data_prefix'),
     'channels': (True, 'images have another number of channels than model.data_preprocessor.mean',
                  'set mean and std (and backbone.in_channels) to the bands that the pipeline loads'),
-    'color_mask': (True, 'masks hold colors, not class indices',
-                   f'{CONVERT} --help tells how to map colors to classes'),
-    'wide_mask': (True, 'masks hold values that do not fit into 8 bits, and are cut when loaded',
-                  f'{CONVERT} --help tells how to map values to classes'),
+    'color_mask': (True, 'masks hold colors, not class indices', BY_MAP),
+    'wide_mask': (True, 'masks hold values that do not fit into 8 bits, and are cut when loaded', BY_MAP),
     'wrong_labels': (True, 'masks hold labels that are no class', ''),
     'size_mismatch': (True, 'masks have another size than their images', 'resize the masks by nearest neighbour, or '
                       'find their true images'),
@@ -111,12 +112,25 @@ def _files(tallies: Sequence[Tally]) -> Iterator[Finding]:
             error, message, hint = PROBLEMS[code]
             if code == 'wrong_labels':
                 hint = _label_hint(tally)
+            if hint == BY_MAP:
+                hint = _by_map(tally)
             if code == 'empty_mask' and _is_binary(tally):
                 continue  # told as binary masks
             # A source without any mask is a mistake of the config; a test set may well have none.
             level = 'warning' if code == 'no_mask' and tally.source.role == 'test' else 'error' if error else 'warning'
             yield Finding(level, code, tally.source.name, f'{problem.count} of {len(tally.files)} {message}', hint,
                           problem.count, problem.examples)
+
+
+def _convert(tally: Tally, option: str) -> str:
+    """The command that converts the masks of a source; ``--list`` only looks at them."""
+    folder = (tally.source.dataset.data_prefix.get('seg_map_path') or 'MASKS').rstrip('/')
+    out = [] if option == '--list' else [f'{folder}_indices']
+    return f'{CONVERT} {shlex.join([folder, *out, *option.split()])}'
+
+
+def _by_map(tally: Tally) -> str:
+    return BY_MAP.format(list=_convert(tally, '--list'), map=_convert(tally, '--map classes.txt'))
 
 
 def _is_binary(tally: Tally) -> bool:
@@ -132,11 +146,11 @@ def _label_hint(tally: Tally) -> str:
     if tally.mask_formats.get('JPEG'):
         return f'{expected}; the masks are JPEG files, whose compression changes labels: export them again as PNG'
     if len(inside) <= 2 and limit == 2 and inside[-1] > 1:
-        return f'{expected}; these look like masks of two gray values: {CONVERT} IN OUT --binary'
+        return f'{expected}; these look like masks of two gray values: {_convert(tally, "--binary")}'
     if inside and inside[0] > 0 and inside[-1] == limit:
         return (f'{expected}; these look like labels counted from 1: set reduce_zero_label=True in the data set (0 '
                 'then becomes ignored)')
-    return f'{expected}; are classes missing in metainfo.classes? Else map the values: {CONVERT} --help'
+    return f'{expected}; are classes missing in metainfo.classes? Else {_by_map(tally)}'
 
 
 def _masks(tallies: Sequence[Tally]) -> Iterator[Finding]:
@@ -145,7 +159,7 @@ def _masks(tallies: Sequence[Tally]) -> Iterator[Finding]:
         if tally.source.role != 'unlabeled' and _is_binary(tally):
             yield Finding('error', 'binary_masks', tally.source.name,
                           f'the masks hold 0 and 255 only, and 255 means ignore: {tally.source.classes[1]!r} is never '
-                          'trained', f'{CONVERT} IN OUT --binary')
+                          'trained', _convert(tally, '--binary'))
 
 
 def _classes(tallies: Sequence[Tally]) -> Iterator[Finding]:
@@ -176,10 +190,11 @@ def _overlap(overlap: Overlap) -> Finding:
     sides = {one.role in EVAL, two.role in EVAL}
     if sides == {True, False}:
         return Finding('error', 'leak', names, f'{message}: the evaluation is on images of the training',
-                       'take them out of the training lists (UnlabeledDataset has exclude=FILE)', **rest)
+                       'take them out of the training lists (the option exclude of UnlabeledDataset does it)',
+                       **rest)
     if one.role == two.role:
         return Finding('warning', 'double', names, message, 'they count double', **rest)
     if sides == {True}:
         return Finding('warning', 'overlap', names, message, 'a choice made on the one shows in the other', **rest)
     return Finding('warning', 'overlap', names, f'{message}: they also train as unlabeled ones',
-                   'harmless, but no new information (UnlabeledDataset has exclude=FILE)', **rest)
+                   'harmless, but no new information', **rest)

@@ -14,7 +14,6 @@ from typing import Any, Callable, Iterable, Iterator, List, Optional, Sequence, 
 
 import cv2
 import numpy as np
-from mmcv.transforms import LoadImageFromFile
 from PIL import Image
 
 from dataset_check.common import UserError, one_line, shown
@@ -122,7 +121,7 @@ def look(source: Source, index: int) -> Record:
     info = source.dataset.get_data_info(index)
     mask = info.get('seg_map_path') if source.mask_loaders else None
     record = Record(index, info['img_path'], mask, os.path.realpath(info['img_path']))
-    header = _open(record, record.image, 'image')
+    header = _open(record, record.image, 'image', source.stock)
     if header is not None:
         record.num_bytes = os.path.getsize(record.image)
         _load_image(source, record, info, header)
@@ -138,7 +137,7 @@ def look(source: Source, index: int) -> Record:
     return record
 
 
-def _open(record: Record, path: str, what: str) -> Optional[dict]:
+def _open(record: Record, path: str, what: str, by_pil: bool = True) -> Optional[dict]:
     """Reads a file to its end; its header as PIL sees it, empty if PIL does not know the format, None if broken."""
     if not os.path.isfile(path):
         record.problems.append((f'missing_{what}', shown(path)))
@@ -146,10 +145,12 @@ def _open(record: Record, path: str, what: str) -> Optional[dict]:
     if os.path.getsize(path) == 0:
         record.problems.append((f'broken_{what}', f'{shown(path)}: 0 bytes'))
         return None
+    if not by_pil:
+        return {}
     try:
         picture = Image.open(path)
     except Exception:  # PIL raises many kinds
-        return {}  # .npy and the like: the pipeline's loader will tell
+        return {}  # not a picture, or one for other readers: the pipeline's loader will tell
     try:
         with picture:
             header = dict(format=picture.format, mode=picture.mode, orientation=picture.getexif().get(ORIENTATION, 1),
@@ -175,11 +176,12 @@ def _load_image(source: Source, record: Record, info: dict, header: dict) -> Non
         record.problems.append(('broken_image', f'{shown(record.image)}: {one_line(error)}'))
         return
     record.shape, record.channels = image.shape[:2], 1 if image.ndim == 2 else image.shape[2]
-    record.kind = ' '.join(filter(None, [header.get('format'), header.get('mode')])) or type(image).__name__
+    suffix = os.path.splitext(record.image)[1].lstrip('.').upper()
+    record.kind = f'{header["format"]} {header["mode"]}' if header else suffix
     expected = source.model.channels
     if expected is not None and record.channels != expected:
         record.problems.append(('channels', f'{shown(record.image)}: {record.channels}, the model expects {expected}'))
-    if not all(isinstance(loader, LoadImageFromFile) for loader in source.image_loaders):
+    if not source.stock:
         return  # other loaders have rules of their own
     mode = header.get('mode', '')
     if mode in WIDE_MODES and record.channels == 3:

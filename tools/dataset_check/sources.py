@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, Iterator, List, Optional, Tuple
 
 import numpy as np
-from mmcv.transforms import LoadAnnotations
+from mmcv.transforms import LoadAnnotations, LoadImageFromFile
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
@@ -59,6 +59,16 @@ class Source:
         """Names of the classes; numbers where the data set has no names."""
         names = self.dataset.metainfo.get('classes')
         return tuple(map(str, names or (f'class {c}' for c in range(self.model.num_classes or 0))))
+
+    @property
+    def weighted(self) -> bool:
+        """Whether images are listed several times on purpose."""
+        return any(getattr(folder, 'weight', 1) != 1 for folder in getattr(self.dataset, 'folders', ()))
+
+    @property
+    def stock(self) -> bool:
+        """Whether images are loaded by mmcv's own transform, which reads 8 bits and three channels."""
+        return all(isinstance(loader, LoadImageFromFile) for loader in self.image_loaders)
 
     @property
     def palette(self) -> np.ndarray:
