@@ -17,7 +17,7 @@ from dataset_check.common import UserError, shown, write
 from dataset_check.findings import Finding, find
 from dataset_check.leaks import content_keys, overlaps
 from dataset_check.page import make_page, wanted_pictures
-from dataset_check.scan import chunks, make_pool, scan, spread
+from dataset_check.scan import chunks, make_pool, rehearse, scan, spread
 from dataset_check.sources import Source, read_config, read_sources
 from dataset_check.tally import Tally
 from dataset_check.terminal import classes_table, findings_text, sources_table, verdict
@@ -70,7 +70,7 @@ class Progress:
 
 
 def scan_all(sources: Sequence[Source], pool) -> List[Tally]:
-    """Looks at every image and mask."""
+    """Looks at every image and mask, and sends one sound sample of each source through its whole pipeline."""
     tallies = [Tally(source) for source in sources]
     progress, total = Progress('images and masks'), sum(map(len, sources))
     for number, records in spread(pool, scan, chunks(sources)):
@@ -80,6 +80,11 @@ def scan_all(sources: Sequence[Source], pool) -> List[Tally]:
     progress.close()
     for tally in tallies:
         tally.close()
+    sound = [(number, tally.sound) for number, tally in enumerate(tallies) if tally.sound is not None]
+    for number, place, error in spread(pool, rehearse, sound):
+        if error is not None:
+            info = tallies[number].source.dataset.get_data_info(place)
+            tallies[number].add_problem('pipeline', f'{shown(info["img_path"])}: {error}', place)
     return tallies
 
 

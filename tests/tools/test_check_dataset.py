@@ -315,15 +315,36 @@ def test_other_loaders(check, data):
     assert report['sources'][1]['kinds'] == {'NPY': 4} and page.count('cannot be shown') == 1
 
 
-@pytest.mark.parametrize('weight, doubles', [(1, 1), (2, 0)])
-def test_weighted_folders_are_no_doubles(tool, weight, doubles):
+def test_weighted_folders_are_looked_at_once(tool):
     """A data set whose folders have weights lists images several times on purpose."""
-    sources, leaks, tally = (importlib.import_module(f'dataset_check.{name}') for name in ('sources', 'leaks', 'tally'))
-    dataset = types.SimpleNamespace(folders=[types.SimpleNamespace(weight=1), types.SimpleNamespace(weight=weight)],
-                                    pipeline=types.SimpleNamespace(transforms=[]))
-    source = tally.Tally(sources.Source('unlabeled', 'unlabeled', dataset, sources.Model()))
-    source.files = [(0, 'a.png', '/a.png', 9), (1, 'b.png', '/b.png', 9), (2, 'b.png', '/b.png', 9)]
-    assert len(list(leaks.overlaps([source], {}))) == doubles
+    sources = importlib.import_module('dataset_check.sources')
+    paths = ['a', 'b', 'b', 'c', 'b', 'c']
+    parts = dict(folders=[types.SimpleNamespace(weight=1), types.SimpleNamespace(weight=3)],
+                 pipeline=types.SimpleNamespace(transforms=[]))
+    dataset = type('Weighted', (), dict(parts, __len__=lambda self: len(paths),
+                                        get_data_info=lambda self, i: dict(img_path=paths[i])))()
+    source = sources.Source('unlabeled', 'unlabeled', dataset, sources.Model())
+    assert list(source.places) == [0, 1, 3] and len(source) == 3
+    dataset.folders[1].weight = 1
+    assert list(sources.Source('unlabeled', 'unlabeled', dataset, sources.Model()).places) == list(range(6))
+
+
+def test_pipelines_are_tried(check, data):
+    """The first sound sample of a source meets its whole pipeline."""
+    (data.root / 'unlabeled/0.png').write_bytes(b'')
+    data.write_config("unlabeled['pipeline'].insert(1, dict(type='CheckSegMap', num_classes=3))\n")
+    status, findings, *_ = check()
+    assert status == 1 and set(findings) == {'broken_image', 'pipeline'}
+    assert findings['pipeline']['count'] == 1 and findings['pipeline']['source'] == 'unlabeled'
+    assert 'unlabeled/1.png: CheckSegMap: KeyError' in findings['pipeline']['examples'][0]
+
+
+def test_a_killed_worker_is_told(tool):
+    scan, common = (importlib.import_module(f'dataset_check.{name}') for name in ('scan', 'common'))
+    pool = scan.make_pool([], 1)
+    with pytest.raises(common.UserError, match='--workers'):
+        list(scan.spread(pool, os._exit, [1, 1]))
+    pool.shutdown()
 
 
 def test_channels(check, data):

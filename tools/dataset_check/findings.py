@@ -37,6 +37,7 @@ PROBLEMS: Dict[str, Tuple[bool, str, str]] = {
                    'scale them to 8 bits yourself, or load them with all bits'),
     'alpha': (False, 'images have an alpha channel, which is dropped when loaded',
               'see that the colors below transparent pixels are harmless'),
+    'pipeline': (True, 'the first sound sample fails in the pipeline', 'mend the transform that is named'),
     'empty_mask': (False, 'masks hold nothing but the ignored label', 'such images teach nothing'),
 }
 
@@ -116,10 +117,10 @@ def _files(tallies: Sequence[Tally]) -> Iterator[Finding]:
                 hint = _by_map(tally)
             if code == 'empty_mask' and _is_binary(tally):
                 continue  # told as binary masks
+            message = message if code == 'pipeline' else f'{problem.count} of {len(tally.files)} {message}'
             # A source without any mask is a mistake of the config; a test set may well have none.
             level = 'warning' if code == 'no_mask' and tally.source.role == 'test' else 'error' if error else 'warning'
-            yield Finding(level, code, tally.source.name, f'{problem.count} of {len(tally.files)} {message}', hint,
-                          problem.count, problem.examples)
+            yield Finding(level, code, tally.source.name, message, hint, problem.count, problem.examples)
 
 
 def _convert(tally: Tally, option: str) -> str:

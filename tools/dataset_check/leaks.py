@@ -79,8 +79,8 @@ def _by(tallies: Sequence[Tally], by: str, key: Callable[[str], str]) -> Iterato
     found: Dict[Tuple[int, int], Dict[int, str]] = defaultdict(dict)
     for group in groups.values():
         for one, two in combinations(group, 2):
-            if one[0] == two[0] and tallies[one[0]].source.weighted or by == 'content' and one[3] == two[3]:
-                continue  # meant so, or told already
+            if by == 'content' and one[3] == two[3]:
+                continue  # told already
             text = shown(one[2]) if one[2] == two[2] else f'{shown(one[2])} = {shown(two[2])}'
             found[one[0], two[0]].setdefault(one[1], text)
     for (first, second), places in sorted(found.items()):

@@ -55,7 +55,8 @@ def make_page(config: str, tallies: Sequence[Tally], twins: Sequence[tuple], fin
     parts += ['<h2>Findings</h2>', *(_finding(finding, numbers, pictures) for finding in findings)] if findings else []
     parts.append(_classes(tallies))
     for number, tally in enumerate(tallies):
-        shots = [(shown(tally.files[place][1]), pictures.get((number, place))) for place in _spread(tally)]
+        names = {place: path for place, path, *_ in tally.files}
+        shots = [(shown(names[place]), pictures.get((number, place))) for place in _spread(tally)]
         parts.append(f'<h2>{escape(tally.source.name)}</h2><div class="pictures">'
                      + ''.join(_figure(name, picture) for name, picture in shots) + '</div>')
     return '\n'.join(parts) + '\n'
@@ -64,7 +65,8 @@ def make_page(config: str, tallies: Sequence[Tally], twins: Sequence[tuple], fin
 def _spread(tally: Tally) -> List[int]:
     """Places of a few images, evenly over the source."""
     count = len(tally.files)
-    return [i * count // PER_SOURCE for i in range(PER_SOURCE)] if count > PER_SOURCE else list(range(count))
+    return [tally.files[i * count // PER_SOURCE][0] for i in range(PER_SOURCE)] if count > PER_SOURCE else [
+        place for place, *_ in tally.files]
 
 
 def _row(cells: Sequence, tag: str = 'td') -> str:

@@ -14,6 +14,7 @@ from typing import Any, Callable, Iterable, Iterator, List, Optional, Sequence, 
 
 import cv2
 import numpy as np
+import torch
 from PIL import Image
 
 from dataset_check.common import UserError, one_line, shown
@@ -68,6 +69,7 @@ def _start(sources: List[Source]) -> None:
     signal.signal(signal.SIGINT, _stop)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # decoders write about broken files to it, without their names
     cv2.setNumThreads(0)
+    torch.set_num_threads(1)  # as in a worker of a data loader: threads do not survive a fork
     Image.MAX_IMAGE_PIXELS = None
 
 
@@ -103,17 +105,32 @@ def spread(pool: ProcessPoolExecutor, function: Callable, tasks: Iterable, windo
             future.cancel()
 
 
-def chunks(sources: Sequence[Source]) -> Iterator[Tuple[int, int, int]]:
-    """Tasks of :func:`scan`: ``(source, first, behind the last)``."""
+def chunks(sources: Sequence[Source]) -> Iterator[Tuple[int, Sequence[int]]]:
+    """Tasks of :func:`scan`: number of the source, some places in it."""
     for number, source in enumerate(sources):
         for first in range(0, len(source), CHUNK):
-            yield number, first, min(first + CHUNK, len(source))
+            yield number, source.places[first:first + CHUNK]
 
 
-def scan(task: Tuple[int, int, int]) -> Tuple[int, List[Record]]:
+def scan(task: Tuple[int, Sequence[int]]) -> Tuple[int, List[Record]]:
     """Looks at some images of one source."""
-    number, first, last = task
-    return number, [look(source_of(number), index) for index in range(first, last) if not _stopped]
+    number, places = task
+    return number, [look(source_of(number), place) for place in places if not _stopped]
+
+
+def rehearse(task: Tuple[int, int]) -> Tuple[int, int, Optional[str]]:
+    """Makes one sample by the whole pipeline, as training would; returns the task and the error, if any."""
+    number, place = task
+    dataset = source_of(number).dataset
+    sample = dataset.get_data_info(place)
+    for transform in dataset.pipeline.transforms:
+        try:
+            sample = transform(sample)
+        except Exception as error:  # any transform, also the user's own
+            return number, place, f'{type(transform).__name__}: {one_line(error)}'
+        if sample is None:  # training draws another one
+            break
+    return number, place, None
 
 
 def look(source: Source, index: int) -> Record:

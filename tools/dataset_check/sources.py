@@ -1,7 +1,7 @@
 """The sets of images that a config names, by the public interface of mmseg's datasets."""
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Iterator, List, Optional, Tuple
+from typing import Any, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 from mmcv.transforms import LoadAnnotations, LoadImageFromFile
@@ -34,6 +34,8 @@ class Source:
         dataset: An mmseg dataset.
         model (Model): What the masks and channels are judged by.
         same_as (str, optional): Source with the very same files, which is checked in place of this one.
+        image_loaders, mask_loaders (list): The loading transforms of its pipeline.
+        places (Sequence[int]): Indices to look at; those of a folder with a weight only once.
     """
     name: str
     role: str
@@ -42,6 +44,7 @@ class Source:
     same_as: Optional[str] = None
     image_loaders: list = field(init=False)
     mask_loaders: list = field(init=False)
+    places: Sequence[int] = field(init=False)
 
     def __post_init__(self) -> None:
         # Whatever loads: mmseg's transforms, ours and the user's own follow this convention of names.
@@ -50,20 +53,19 @@ class Source:
         self.image_loaders = [t for t in loaders if t not in self.mask_loaders]
         if self.role == 'unlabeled':
             self.mask_loaders = []  # never opened
+        self.places = range(len(self.dataset))
+        if any(getattr(folder, 'weight', 1) != 1 for folder in getattr(self.dataset, 'folders', ())):
+            self.places = list({self.dataset.get_data_info(i)['img_path']: i for i in reversed(self.places)}.values())
+            self.places.reverse()
 
     def __len__(self) -> int:
-        return len(self.dataset)
+        return len(self.places)
 
     @property
     def classes(self) -> Tuple[str, ...]:
         """Names of the classes; numbers where the data set has no names."""
         names = self.dataset.metainfo.get('classes')
         return tuple(map(str, names or (f'class {c}' for c in range(self.model.num_classes or 0))))
-
-    @property
-    def weighted(self) -> bool:
-        """Whether images are listed several times on purpose."""
-        return any(getattr(folder, 'weight', 1) != 1 for folder in getattr(self.dataset, 'folders', ()))
 
     @property
     def stock(self) -> bool:
@@ -172,7 +174,7 @@ def _parts(loader: str, dataset: Any, role: Optional[str] = None) -> Iterator[Tu
 def _mark_twins(sources: List[Source]) -> None:
     """Marks a test set that is the validation set under another name, as in most configs."""
     def files(source):
-        infos = (source.dataset.get_data_info(i) for i in range(len(source)))
+        infos = (source.dataset.get_data_info(i) for i in source.places)
         return [(info['img_path'], info.get('seg_map_path')) for info in infos]
 
     for test in (source for source in sources if source.role == 'test'):

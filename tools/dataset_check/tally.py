@@ -1,7 +1,7 @@
 """What the records of one source add up to."""
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Dict, List, Tuple
+from typing import Dict, List, Optional, Tuple
 
 import numpy as np
 
@@ -30,6 +30,7 @@ class Tally:
         images (ndarray): Images per label, int64 [256].
         masks (int): Masks that could be read.
         problems (dict): :class:`Problem` by code.
+        sound (int): First place without a problem, None if there is none.
     """
     source: Source
     files: List[Tuple[int, str, str, int]] = field(default_factory=list)
@@ -41,6 +42,7 @@ class Tally:
     images: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
     masks: int = 0
     problems: Dict[str, Problem] = field(default_factory=dict)
+    sound: Optional[int] = None
 
     def add(self, record: Record) -> None:
         """Counts one image."""
@@ -56,15 +58,21 @@ class Tally:
             self.pixels[list(labels)] += counts
             self.images[list(labels)] += 1
         for code, details in record.problems:
-            problem = self.problems.setdefault(code, Problem())
-            problem.count += 1
-            problem.examples.append((details, record.index))
+            self.add_problem(code, details, record.index)
 
     def close(self) -> None:
-        """Puts everything into the order of the source, since workers finish in any."""
+        """To be called after the last image. Puts everything into the order of the source: workers finish in any."""
         self.files.sort()
+        bad = {place for problem in self.problems.values() for _, place in problem.examples}
+        self.sound = next((place for place, *_ in self.files if place not in bad), None)
         for problem in self.problems.values():
             problem.examples = sorted(problem.examples, key=lambda example: example[1])[:EXAMPLES]
+
+    def add_problem(self, code: str, details: str, place: int) -> None:
+        """Notes a problem of the image at a place."""
+        problem = self.problems.setdefault(code, Problem())
+        problem.count += 1
+        problem.examples.append((details, place))
 
     @property
     def broken(self) -> int:
