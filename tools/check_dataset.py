@@ -41,10 +41,9 @@ def parse_args(args: Optional[Sequence[str]] = None) -> argparse.Namespace:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f'must be at least 1, found {number}')
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f'must be a whole number from 1 on, found {text!r}')
+    return int(text)
 
 
 def _cores() -> int:
@@ -99,6 +98,7 @@ def check(args: argparse.Namespace) -> List[Finding]:
         raise UserError(f'--html {page} is a folder; expected a file, e.g. {page / "check_dataset.html"}')
     every = read_sources(read_config(args.config, args.cfg_options))
     sources = [source for source in every if source.same_as is None]
+    page.parent.mkdir(parents=True, exist_ok=True)  # fails before the long work, if at all
     twins = [(source.name, source.same_as) for source in every if source.same_as]
     pool = make_pool(sources, args.workers)
     try:

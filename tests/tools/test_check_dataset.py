@@ -409,9 +409,13 @@ def test_mistakes_in_the_config_are_one_line(tool, data, capsys, monkeypatch, tm
 
 
 def test_mistakes_on_the_command_line(tool, data, capsys, tmp_path):
-    with pytest.raises(SystemExit) as error:
-        tool.main([str(data.config), '--workers', '0'])
-    assert error.value.code == 2 and 'must be at least 1' in capsys.readouterr().err
+    for number in ('0', 'x', '-1'):
+        with pytest.raises(SystemExit) as error:
+            tool.main([str(data.config), f'--workers={number}'])
+        assert error.value.code == 2 and 'must be a whole number from 1 on' in capsys.readouterr().err
+    (tmp_path / 'file').write_text('')
+    assert tool.main([str(data.config), '--html', str(tmp_path / 'file/page.html')]) == 2
+    assert 'images and masks' not in capsys.readouterr().err  # told before the long work
     assert tool.main([str(data.config), '--html', str(tmp_path)]) == 2
     assert 'is a folder' in capsys.readouterr().err
 

@@ -10,7 +10,7 @@ from dataset_check.sources import EVAL
 from dataset_check.tally import Tally
 
 CONVERT = 'python tools/dataset_converters/convert_masks.py'
-BY_MAP = '{list} prints the values in them, from which you write the map for {map}'
+BY_MAP = '{list} prints the values in them; write classes.txt from that, then {map}'
 
 # Code of a problem of single files: is it an error, what it is, what to do about it.
 PROBLEMS: Dict[str, Tuple[bool, str, str]] = {
