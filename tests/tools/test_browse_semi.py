@@ -122,6 +122,16 @@ def test_one_picture_per_batch(page, browse, config, tmp_path, method, columns):
     assert (folder / 'batch_000.png').read_bytes() == first
 
 
+def test_a_branch_that_also_shows_labeled_images(page, browse, config, tmp_path):
+    """Its columns are longer: labeled images stand below the unlabeled ones."""
+    path = config('fixmatch_ema/fixmatch_ema',
+                  "model = dict(branches=[dict(augments=[dict(type='CutMix', prob=1.0)], labeled=True)])\n")
+    assert browse(path, '--batches', 1, '--out', 'all')[0] == browse(path, '--batches', 1, '--rows', 2, '--out', 'two')[
+        0] == 0
+    heights = [Image.open(tmp_path / folder / 'batch_000.png').height for folder in ('all', 'two')]
+    assert heights[0] - heights[1] == 2 * (150 + page.GAP)
+
+
 def test_columns_show_the_step(tool, page, config):
     """The cells hold the pixels of the step: colors of the labels, pale where not trained, magenta padding."""
     cfg = tool.read_config(tool.parse_args([config('fixmatch_ema/fixmatch_ema')]))

@@ -445,7 +445,9 @@ def test_interrupted(data, tmp_path):
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
     printed = b''
     while b'images and masks' not in printed:
-        printed += os.read(process.stderr.fileno(), 4096)
+        more = os.read(process.stderr.fileno(), 4096)
+        assert more, printed
+        printed += more
     os.killpg(process.pid, signal.SIGINT)
     _, rest = process.communicate(timeout=60)
     assert process.returncode == 130 and b'Traceback' not in rest and b'interrupted' in rest
@@ -453,3 +455,19 @@ def test_interrupted(data, tmp_path):
     time.sleep(0.1)
     with pytest.raises(ProcessLookupError):
         os.killpg(process.pid, 0)
+
+
+@pytest.mark.slow
+def test_check_speed(tmp_path):
+    """The timing of the docs, with few images; its data are gone afterwards."""
+    env = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1', 'TMPDIR': str(tmp_path)}
+    command = [sys.executable, '-W', 'ignore', str(ROOT / 'tools/analysis_tools/check_speed.py'), '--json']
+    done = subprocess.run([*command, '--images', '12', '--workers', '1'], cwd=tmp_path, env=env, text=True,
+                          capture_output=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result['images'] == 12 and result['seconds'] > 0 and result['workers'] == 1
+    assert result['images_per_second'] == pytest.approx(12 / result['seconds'], rel=0.2)
+    assert not list(tmp_path.iterdir())
+    refused = subprocess.run([*command, '--images', '3'], cwd=tmp_path, env=env, text=True, capture_output=True)
+    assert refused.returncode == 2 and 'at least 10' in refused.stderr

@@ -8,10 +8,11 @@ checkpoint the network is untrained, so its labels mean nothing, while views and
 is trained.
 """
 import argparse
+import contextlib
 import os
 import sys
 from pathlib import Path
-from typing import List, Optional, Sequence, Tuple
+from typing import Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
@@ -58,7 +59,7 @@ def read_config(args: argparse.Namespace) -> Config:
     Raises:
         UserError: If there is no step to draw.
     """
-    with _one_line(f'cannot read the config {args.config}'):
+    with one_line(f'cannot read the config {args.config}'):
         cfg = Config.fromfile(args.config)
         cfg.merge_from_dict(args.cfg_options)
     init_default_scope(cfg.get('default_scope') or 'mmseg')
@@ -76,19 +77,16 @@ def read_config(args: argparse.Namespace) -> Config:
     return cfg
 
 
-class _one_line:
+@contextlib.contextmanager
+def one_line(what: str) -> Iterator[None]:
     """Turns whatever a config breaks into one line for its author."""
-
-    def __init__(self, what: str) -> None:
-        self.what = what
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind, error, trace) -> None:
-        if isinstance(error, Exception) and not isinstance(error, UserError):
-            text = ' '.join(str(error).split())
-            raise UserError(f'{self.what}: {type(error).__name__}: {text}') from error
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        text = ' '.join(str(error).split())
+        raise UserError(f'{what}: {type(error).__name__}: {text}') from error
 
 
 def build_model(cfg: Config, checkpoint: Optional[str]) -> Tuple[SemiEncoderDecoder, int, str]:
@@ -96,13 +94,13 @@ def build_model(cfg: Config, checkpoint: Optional[str]) -> Tuple[SemiEncoderDeco
 
     The iteration is that of the checkpoint, but not before the first one in which the teacher labels.
     """
-    with _one_line('cannot build the model'):
+    with one_line('cannot build the model'):
         model = MODELS.build(cfg.model)
     iteration, origin = 0, UNTRAINED
     if checkpoint is not None:
         if not os.path.isfile(checkpoint):
             raise UserError(f'checkpoint not found: {checkpoint} (relative paths start at {Path.cwd()})')
-        with _one_line(f'cannot load the checkpoint {checkpoint}'):
+        with one_line(f'cannot load the checkpoint {checkpoint}'):
             loaded = load_checkpoint(model, checkpoint, map_location='cpu')
             iteration = loaded.get('meta', {}).get('iter', 0)
             origin = f'{checkpoint}, iteration {iteration}' + _missing(model, loaded.get('state_dict', loaded))
@@ -130,7 +128,7 @@ def build_loader(cfg: Config, seed: int):
     settings = dict(cfg.train_dataloader, num_workers=0, persistent_workers=False)
     for key in ('prefetch_factor', 'timeout'):
         settings.pop(key, None)
-    with _one_line('cannot build train_dataloader'):
+    with one_line('cannot build train_dataloader'):
         return Runner.build_dataloader(settings, seed=seed)
 
 
@@ -184,7 +182,7 @@ def browse(args: argparse.Namespace) -> Path:
     classes, palette = look_of(loader.dataset, model.num_classes)
     batches = iter(loader)
     for number in range(args.batches):
-        with _one_line(f'batch {number} fails'):
+        with one_line(f'batch {number} fails'):
             try:
                 batch = next(batches)
             except StopIteration:

@@ -5,7 +5,6 @@ from typing import Dict, List, Optional, Tuple
 
 import numpy as np
 
-from dataset_check.common import shown
 from dataset_check.scan import Record
 from dataset_check.sources import Source
 
@@ -93,7 +92,6 @@ class Tally:
             name=self.source.name, role=self.source.role, images=len(self.files), masks=self.masks,
             broken=self.broken, smallest=list(sides[0]) if sides else None, largest=list(sides[-1]) if sides else None,
             sizes=len(sides), kinds=dict(self.kinds.most_common()), mask_formats=dict(self.mask_formats.most_common()),
-            first=shown(self.files[0][1]),
             ignored_share=float(self.pixels[self.source.model.ignore_index] / max(self.pixels.sum(), 1)),
             classes=[dict(name=name, pixels=int(self.pixels[c]), share=self.share(c), images=int(self.images[c]))
                      for c, name in enumerate(names[:256])] if self.source.role != 'unlabeled' else [])
