@@ -363,6 +363,16 @@ def test_plain_supervised_and_concatenated_sets(check, data):
     assert check()[2]['sources'][0]['images'] == 4
 
 
+def test_self_training(check, data):
+    """Its plan names a supervised loader and, at the top, the images that stages label."""
+    shutil.copy(data.root / 'val/0.png', data.root / 'unlabeled/again.png')
+    data.write_config("self_training = dict(stages=[dict(name='sup', type='TrainStage')])\n"
+                      "unlabeled['pipeline'] = []\ntrain_dataloader = dict(dataset=labeled)\n")
+    status, findings, report, _ = check('--hash')
+    assert [source['name'] for source in report['sources']] == ['labeled', 'unlabeled', 'val']
+    assert status == 1 and set(findings) == {'leak'} and findings['leak']['source'] == 'unlabeled, val'
+
+
 def test_labeled_set_without_annotations(check, data):
     data.write_config("labeled.update(pipeline=unlabeled['pipeline'])\n")
     status, findings, *_ = check()
@@ -394,8 +404,8 @@ def test_names_are_escaped(check, data):
     (lambda data: data.write_config("labeled.update(img_suffix='.gif', serialize_data=True)\n"), 'labeled set cannot'),
     (lambda data: data.write_config("val_dataloader['dataset'].update(img_suffix='.gif', serialize_data=True)\n"),
      'val_dataloader.dataset holds no image'),
-    (lambda data: data.write_config("self_training = dict(stages=[])\ntrain_dataloader = None\nval_dataloader = None\n"
-                                    'test_dataloader = None\n'), 'stages of self_training'),
+    (lambda data: data.write_config("self_training = dict(stages=[1])\nunlabeled['data_prefix']['img_path'] = 'none'\n"
+                                    "train_dataloader = dict(dataset=labeled)\n"), 'cannot build unlabeled: '),
 ])
 def test_mistakes_in_the_config_are_one_line(tool, data, capsys, monkeypatch, tmp_path, spoil, message):
     monkeypatch.chdir(tmp_path)

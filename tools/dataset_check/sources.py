@@ -50,7 +50,8 @@ class Source:
         # Whatever loads: mmseg's transforms, ours and the user's own follow this convention of names.
         loaders = [t for t in self.dataset.pipeline.transforms if type(t).__name__.startswith('Load')]
         self.mask_loaders = [t for t in loaders if isinstance(t, LoadAnnotations) or 'Annotation' in type(t).__name__]
-        self.image_loaders = [t for t in loaders if t not in self.mask_loaders]
+        # Lists for the stages of self-training have no pipeline of their own.
+        self.image_loaders = [t for t in loaders if t not in self.mask_loaders] or [LoadImageFromFile()]
         if self.role == 'unlabeled':
             self.mask_loaders = []  # never opened
         self.places = range(len(self.dataset))
@@ -117,10 +118,10 @@ def read_sources(cfg: Config) -> List[Source]:
         settings = (cfg.get(key) or {}).get('dataset')
         if settings is not None:
             found += _parts(key.split('_')[0], _build(f'{key}.dataset', settings))
+        if key == LOADERS[0] and cfg.get('self_training') and isinstance(cfg.get('unlabeled'), dict):
+            found += _parts('train', _build('unlabeled', cfg.unlabeled), 'unlabeled')  # what its stages label
     if not found:
-        more = (': the stages of self_training make their lists later; check the config of the supervised twin'
-                if cfg.get('self_training') else '')
-        raise UserError(f'the config has no {", ".join(LOADERS)} with a dataset{more}')
+        raise UserError(f'the config has no {", ".join(LOADERS)} with a dataset')
     empty = [role for role, dataset in found if not len(dataset)]
     if empty:
         raise UserError(f'the {empty[0]} set holds no image: look at data_root, data_prefix, ann_file and img_suffix')
