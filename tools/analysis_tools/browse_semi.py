@@ -189,12 +189,12 @@ def browse(args: argparse.Namespace) -> Path:
                 print(f'the loader holds {number} batches only')
                 break
             step = make_step(model, batch, iteration + number, seed)
-        kept, confidence = (float(value) for key, value in model.monitors(step).items()
-                            if key in ('monitor.kept', 'monitor.confidence'))
-        title = [f'{Path(args.config).name}, {type(model).__name__}, iteration {iteration + number}: mean weight '
-                 f'{kept:.1%}, mean confidence {confidence:.3f}', origin]
+        target, pixels = step.target, max(int(step.target.valid.sum()), 1)
+        sums = (f'mean weight {float(target.weight.sum()) / pixels:.1%}, '
+                f'mean confidence {float((target.confidence * target.valid).sum()) / pixels:.3f}')
+        title = [f'{Path(args.config).name}, {type(model).__name__}, iteration {iteration + number}: {sums}', origin]
         save(draw_step(step, classes, palette, title, args.rows), out / f'batch_{number:03}.png')
-        print(f'{out / f"batch_{number:03}.png"}: mean weight {kept:.1%}, mean confidence {confidence:.3f}')
+        print(f'{out / f"batch_{number:03}.png"}: {sums}')
     print(origin)
     return out
 
