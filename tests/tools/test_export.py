@@ -189,6 +189,16 @@ def test_a_dataset_without_a_twin_leaves_a_place_to_fill_in(export, trained):
     assert any('mmseg has no dataset like UnlabeledDataset: before a test, set data_root' in note for note in notes)
 
 
+def test_configs_without_a_test_or_with_several_sets(export, trained):
+    model_only = export.plain.plain_config(export.source.load(*trained(test_dataloader=None), None))[0]
+    assert 'test_dataloader' not in model_only and 'test_cfg' not in model_only
+    pipeline = [dict(type='LoadImageFromFile'), dict(type='PackSegInputs')]
+    several = dict(type='ConcatDataset', datasets=[dict(type='BaseSegDataset', pipeline=pipeline)] * 2)
+    cfg = export.plain.plain_config(export.source.load(
+        *trained(test_dataloader=dict(dataset=several), test_pipeline=pipeline), None))[0]
+    assert cfg.test_dataloader.dataset == several and cfg.test_pipeline == pipeline
+
+
 @pytest.mark.slow
 def test_a_pair_that_predicts_something_else_is_not_written(export, trained, tmp_path, monkeypatch):
     source = export.source.load(*trained(), None)

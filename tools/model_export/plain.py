@@ -97,7 +97,9 @@ def plain_config(source: Source) -> Tuple[Config, List[str]]:
         cfg['test_evaluator'] = _evaluator(old.get('test_evaluator') or old.get('val_evaluator'), notes)
         cfg.setdefault('test_cfg', dict(type='TestLoop'))
         # mmseg's inference_model takes LoadAnnotations out of this list, its inferencer out of the dataset's.
-        cfg['test_pipeline'] = copy.deepcopy(loader['dataset']['pipeline'])
+        cfg['test_pipeline'] = copy.deepcopy(loader['dataset'].get('pipeline', old.get('test_pipeline')))
+    else:
+        cfg.pop('test_cfg', None)  # a runner takes loader, evaluator and loop together or not at all
     if 'tta_pipeline' in old:
         cfg['tta_pipeline'] = _without_checks(old['tta_pipeline'])
     refuse_ours(cfg)
@@ -165,7 +167,9 @@ def _without_checks(pipeline: list) -> list:
 
 def _dataset(node: dict, source: Source, notes: List[str]) -> dict:
     """The dataset as one of mmseg."""
-    node = dict(copy.deepcopy(node), pipeline=_without_checks(node.get('pipeline', [])))
+    node = copy.deepcopy(node)
+    if 'pipeline' in node:  # wrappers have none
+        node['pipeline'] = _without_checks(node['pipeline'])
     kind = DATASETS.get(node['type'])
     if not _from_us(kind):
         return node
@@ -180,7 +184,7 @@ def _dataset(node: dict, source: Source, notes: List[str]) -> dict:
     notes.append(f'mmseg has no dataset like {node["type"]}: before a test, set data_root, data_prefix and the '
                  'suffixes of test_dataloader.dataset to those of your data; inference needs none of them.')
     return dict(type='BaseSegDataset', data_root=node.get('data_root') or 'data',
-                data_prefix=dict(img_path='images', seg_map_path='masks'), pipeline=node['pipeline'],
+                data_prefix=dict(img_path='images', seg_map_path='masks'), pipeline=node.get('pipeline', []),
                 metainfo=_names(source.meta.get('dataset_meta') or node.get('metainfo') or {}))
 
 
