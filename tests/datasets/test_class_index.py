@@ -120,7 +120,8 @@ def test_ids_must_tell_images_apart(tmp_path):
     write(tmp_path, dict(a=striped({})))
     Image.new('RGB', (10, 10)).save(tmp_path / 'img/a.jpg')
     with pytest.raises(ValueError, match=r"a.jpg and .*a.png share the id 'a'"):
-        image_ids(UnlabeledDataset(data_root=str(tmp_path), data_prefix=dict(img_path='img')))
+        (tmp_path / 'twins.txt').write_text('a.jpg\na.png\n')  # a folder would give one of the two
+        image_ids(UnlabeledDataset('twins.txt', data_root=str(tmp_path), data_prefix=dict(img_path='img')))
     (tmp_path / 'up.txt').write_text('../a\n')
     with pytest.raises(ValueError, match='not below img_path'):
         image_ids(labeled(tmp_path, ann_file='up.txt'))
