@@ -129,8 +129,9 @@ class SelfTrainingRunner:
         with open(self.work_dir / 'lock', 'w') as lock:
             if get_rank() == 0:
                 try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
+                    # Unlike flock's, this lock is not inherited by loader workers, who outlive a killed parent a while.
+                    fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except (BlockingIOError, PermissionError):
                     raise PlanError(f'{self.work_dir} is in use by another process; wait for it or give another '
                                     'work_dir') from None
             self._run_all()

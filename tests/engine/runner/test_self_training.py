@@ -1,6 +1,8 @@
 """The driver of self-training with real runs of a tiny network: stages, resume, references, mistakes."""
 import copy
+import fcntl
 import json
+import multiprocessing
 import shutil
 from pathlib import Path
 
@@ -203,12 +205,26 @@ def test_mistakes_are_found_before_training(make_plan, change, error, words):
 
 
 def test_one_process_at_a_time(make_plan, tmp_path):
-    import fcntl
     (tmp_path / 'plan').mkdir()
-    with open(tmp_path / 'plan' / 'lock', 'w') as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    fork = multiprocessing.get_context('fork')
+    locked, done = fork.Event(), fork.Event()
+
+    def hold():
+        with open(tmp_path / 'plan' / 'lock', 'w') as lock:
+            fcntl.lockf(lock, fcntl.LOCK_EX)
+            locked.set()
+            done.wait(60)
+
+    process = fork.Process(target=hold)
+    process.start()
+    assert locked.wait(60)
+    try:
         with pytest.raises(ValueError, match='is in use by another process'):
             train(make_plan())
+    finally:
+        done.set()
+        process.join()
+    assert train(make_plan(until='sup', steps=2))  # nobody holds it now
 
 
 def test_overlay_of_masks(data_root, tmp_path):
