@@ -1,8 +1,11 @@
+from .checkpoint_agreement import CheckpointAgreement, map_agreement
 from .pseudo_label_stage import PseudoLabelStage
+from .select_stage import SelectStage, StageScorer
 from .self_training import SelfTrainingRunner
 from .stage import Stage
 from .train_stage import ExportCheckpointHook, ResumeValidationHook, TrainStage
 
 __all__ = [
-    'ExportCheckpointHook', 'PseudoLabelStage', 'ResumeValidationHook', 'SelfTrainingRunner', 'Stage', 'TrainStage'
+    'CheckpointAgreement', 'ExportCheckpointHook', 'PseudoLabelStage', 'ResumeValidationHook', 'SelectStage',
+    'SelfTrainingRunner', 'Stage', 'StageScorer', 'TrainStage', 'map_agreement'
 ]

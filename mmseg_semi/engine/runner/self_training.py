@@ -1,5 +1,7 @@
 """Self-training in stages: a plan of training, labeling and selection that survives a crash at any moment."""
+import copy
 import fcntl
+import inspect
 import os
 import shutil
 import time
@@ -10,8 +12,9 @@ from mmengine.config import Config
 from mmengine.dist import barrier, broadcast_object_list, get_rank, init_dist, is_distributed
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
 
-from mmseg_semi.engine.runner.stage import Stage, references, replace_references
+from mmseg_semi.engine.runner.stage import Stage, config_keys, references, replace_config, replace_references
 from mmseg_semi.engine.runner.state import State, differences, digest, fingerprint
 from mmseg_semi.registry import RUNNERS, STAGES
 
@@ -23,9 +26,9 @@ class SelfTrainingRunner:
     """Runs the stages of ``cfg.self_training`` in order, under the stock ``tools/train.py`` (``runner_type``).
 
     A stage is a dict with ``name``, ``type`` and the options of its class; any string ``'stage:artifact'`` in it stands
-    for an output of an earlier stage. Each stage has a folder ``NN_name`` in ``work_dir``; ``state.json`` says what is
-    done. A stage is skipped while its settings and inputs are the same and its outputs are whole; one that was stopped
-    goes on where it was.
+    for an output of an earlier stage, any ``'config:key'`` for a part of the plan's config (:func:`replace_config`).
+    Each stage has a folder ``NN_name`` in ``work_dir``; ``state.json`` says what is done. A stage is skipped while its
+    settings and inputs are the same and its outputs are whole; one that was stopped goes on where it was.
 
     ``self_training`` may also hold: ``start`` (name of the first stage to run; those before must be done), ``until``
     (name of the last one), ``dry_run`` (only tell what would run), ``on_stale``: what to do with a stage whose settings
@@ -50,8 +53,11 @@ class SelfTrainingRunner:
         self.options = {key: plan.get(key) for key in FIELDS[1:]}
         if self.options['on_stale'] not in (None, 'error', 'rerun'):
             raise ValueError(f"self_training.on_stale must be 'error' or 'rerun', found {self.options['on_stale']!r}")
-        self.stages = [dict(stage) for stage in cfg.to_dict()['self_training']['stages']]
-        self.names = [stage.get('name') for stage in self.stages]
+        content = cfg.to_dict()
+        stages = content.pop('self_training')['stages']
+        self.names = [stage.get('name') for stage in stages]
+        self.stages = [self._with_config(stage, content) for stage in stages]
+        self.plan_cfg = self._training_config(content, stages)
         self.launcher = cfg.get('launcher', 'none')
         self.env_cfg = cfg.get('env_cfg', dict(dist_cfg=dict(backend='gloo')))
         self.work_dir = Path(cfg.work_dir).resolve()
@@ -63,12 +69,28 @@ class SelfTrainingRunner:
         """As ``Runner.from_cfg``."""
         return cls(cfg)
 
+    @staticmethod
+    def _with_config(stage: dict, cfg: dict) -> dict:
+        try:
+            return replace_config(stage, cfg)
+        except ValueError as error:
+            raise ValueError(f'stage {stage.get("name")}: {error}') from error
+
+    @staticmethod
+    def _training_config(cfg: dict, stages: List[dict]) -> dict:
+        """The config without what only stages read: it counts where it is used, so no other stage becomes stale."""
+        read = {key.split('.')[0] for key in config_keys(stages)} - set(inspect.signature(Runner.__init__).parameters)
+        return {key: value for key, value in cfg.items() if key not in read and key != 'runner_type'}
+
     def _check(self) -> None:
         """Finds mistakes of the plan before anything runs."""
+        made: Dict[str, tuple] = {}
         for i, (name, stage) in enumerate(zip(self.names, self.stages, strict=True)):
             if not isinstance(name, str) or not name.isidentifier():
                 raise ValueError(f'self_training.stages[{i}].name must be a word of letters, digits and _, found '
                                  f'{name!r}')
+            if name == 'config':
+                raise ValueError(f"self_training.stages[{i}].name: 'config' is taken, for 'config:KEY'; give another")
             if self.names.index(name) != i:
                 raise ValueError(f'self_training.stages: two stages are named {name!r}')
             if STAGES.get(stage.get('type', '')) is None:
@@ -76,14 +98,14 @@ class SelfTrainingRunner:
                                  f'{sorted(STAGES.module_dict)}')
             for reference in references(stage, self.names):
                 source, artifact = reference.split(':')
-                if source not in self.names[:i]:
+                if source not in made:
                     raise ValueError(f'stage {name}: {reference!r} must come from an earlier stage')
-                known = STAGES.get(self.stages[self.names.index(source)]['type']).artifacts
-                if artifact not in known:
+                if artifact not in made[source]:
                     raise ValueError(f'stage {name}: {reference!r} does not exist; stage {source} makes '
-                                     f'{", ".join(known)}')
+                                     f'{", ".join(made[source])}')
             try:
-                self._build(i, {reference: reference for reference in references(stage, self.names)})
+                made[name] = self._build(i, {reference: reference for reference in references(stage, self.names)}
+                                         ).artifacts
             except (TypeError, ValueError, FileNotFoundError) as error:
                 raise ValueError(f'stage {name}: {error}') from error
         for key in ('start', 'until'):
@@ -138,7 +160,8 @@ class SelfTrainingRunner:
         options = {key: value for key, value in self.stages[i].items() if key != 'name'}
         options = replace_references(options, self.names, paths.__getitem__)
         stage = STAGES.get(options.pop('type'))
-        return stage(**options, folder=self._folder(i), here=self.here, launcher=self.launcher, env_cfg=self.env_cfg)
+        return stage(**options, folder=self._folder(i), here=self.here, launcher=self.launcher, env_cfg=self.env_cfg,
+                     plan_cfg=copy.deepcopy(self.plan_cfg))
 
     def _decide(self, i: int, must_be_done: bool) -> tuple:
         """Compares a stage with its entry in the state (rank 0 only).
