@@ -39,7 +39,7 @@ def replace_config(node, cfg: dict):
             raise ValueError(f"{FROM} must be 'config:KEY' of a dict in the plan's config, found {source!r}")
         return {**source, **node}
     if isinstance(node, (list, tuple)):
-        return [replace_config(child, cfg) for child in node]
+        return type(node)(replace_config(child, cfg) for child in node)  # mmcv tells tuples from lists
     match = CONFIG.fullmatch(node) if isinstance(node, str) else None
     if not match:
         return node
@@ -69,7 +69,7 @@ def replace_references(node, stages: List[str], replacement: Callable[[str], str
     if isinstance(node, dict):
         return {key: replace_references(child, stages, replacement) for key, child in node.items()}
     if isinstance(node, (list, tuple)):
-        return [replace_references(child, stages, replacement) for child in node]
+        return type(node)(replace_references(child, stages, replacement) for child in node)
     return replacement(node) if list(references(node, stages)) else node
 
 
