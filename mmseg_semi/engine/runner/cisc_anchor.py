@@ -108,8 +108,7 @@ class CISCAnchor(StageScorer):
         if not isinstance(self.model, GuidedEncoderDecoder):
             raise TypeError(f'CISCAnchor.cfg must be that of a CISCPair or CISCRectify, found '
                             f'{type(self.model).__name__} in {self.cfg}')
-        self.ids = dict(zip((dataset.get_data_info(i)['img_path'] for i in range(len(dataset))), image_ids(dataset),
-                            strict=True))
+        self.root = Path(dataset.data_prefix['img_path'])
         self.pipeline = dataset.pipeline
         labeled = DATASETS.build(self.labeled_cfg)
         index = ClassIndex.load(self.index, image_ids(labeled))
@@ -185,11 +184,11 @@ class CISCAnchor(StageScorer):
 
     def score(self, sample: dict) -> float:
         """R(x) >= 0 of one unlabeled image; +inf if no pixel of its pseudo-label has a class with an anchor."""
-        key = self.ids[sample['data_samples'].img_path]
-        paths = [Path(folder) / f'{key}.png' for folder in self.masks]
+        image = Path(sample['data_samples'].img_path)
+        paths = [Path(folder) / image.relative_to(self.root).with_suffix('.png') for folder in self.masks]
         path = next((path for path in paths if path.is_file()), None)
         if path is None:
-            raise FileNotFoundError(f'no pseudo-label of image {key}: looked for {", ".join(map(str, paths))}')
+            raise FileNotFoundError(f'no pseudo-label of {image}: looked for {", ".join(map(str, paths))}')
         with Image.open(path) as picture:
             mask = np.array(picture)
         return float(image_score(*self._scores(sample, mask, str(path)), self.reduce))
