@@ -18,7 +18,13 @@ from mmseg_semi.engine.runner.stage import Stage, config_keys, references, repla
 from mmseg_semi.engine.runner.state import State, differences, digest, fingerprint
 from mmseg_semi.registry import RUNNERS, STAGES
 
+
+class PlanError(ValueError):
+    """Something about a plan or its folder that its user has to change; the message says what."""
+
+
 FIELDS = ('stages', 'start', 'until', 'dry_run', 'on_stale')
+DONE = 'done before, skipped'
 
 
 @RUNNERS.register_module()
@@ -38,21 +44,21 @@ class SelfTrainingRunner:
         cfg (Config): With ``self_training`` and ``work_dir``.
 
     Raises:
-        ValueError: If the plan is wrong; the message names the stage.
+        PlanError: If the plan is wrong; the message names the stage.
     """
 
     def __init__(self, cfg: Config) -> None:
         self.cfg = cfg
         plan = cfg.get('self_training')
         if not plan or not plan.get('stages'):
-            raise ValueError('SelfTrainingRunner needs self_training=dict(stages=[...]) in the config, found '
+            raise PlanError('SelfTrainingRunner needs self_training=dict(stages=[...]) in the config, found '
                              f'{plan!r}')
         unknown = set(plan) - set(FIELDS)
         if unknown:
-            raise ValueError(f'self_training: unknown settings {sorted(unknown)}; expected some of {list(FIELDS)}')
+            raise PlanError(f'self_training: unknown settings {sorted(unknown)}; expected some of {list(FIELDS)}')
         self.options = {key: plan.get(key) for key in FIELDS[1:]}
         if self.options['on_stale'] not in (None, 'error', 'rerun'):
-            raise ValueError(f"self_training.on_stale must be 'error' or 'rerun', found {self.options['on_stale']!r}")
+            raise PlanError(f"self_training.on_stale must be 'error' or 'rerun', found {self.options['on_stale']!r}")
         content = cfg.to_dict()
         stages = content.pop('self_training')['stages']
         self.names = [stage.get('name') for stage in stages]
@@ -74,7 +80,7 @@ class SelfTrainingRunner:
         try:
             return replace_config(stage, cfg)
         except ValueError as error:
-            raise ValueError(f'stage {stage.get("name")}: {error}') from error
+            raise PlanError(f'stage {stage.get("name")}: {error}') from error
 
     @staticmethod
     def _training_config(cfg: dict, stages: List[dict]) -> dict:
@@ -87,30 +93,26 @@ class SelfTrainingRunner:
         made: Dict[str, tuple] = {}
         for i, (name, stage) in enumerate(zip(self.names, self.stages, strict=True)):
             if not isinstance(name, str) or not name.isidentifier():
-                raise ValueError(f'self_training.stages[{i}].name must be a word of letters, digits and _, found '
+                raise PlanError(f'self_training.stages[{i}].name must be a word of letters, digits and _, found '
                                  f'{name!r}')
             if name == 'config':
-                raise ValueError(f"self_training.stages[{i}].name: 'config' is taken, for 'config:KEY'; give another")
+                raise PlanError(f"self_training.stages[{i}].name: 'config' is taken, for 'config:KEY'; give another")
             if self.names.index(name) != i:
-                raise ValueError(f'self_training.stages: two stages are named {name!r}')
+                raise PlanError(f'self_training.stages: two stages are named {name!r}')
             if STAGES.get(stage.get('type', '')) is None:
-                raise ValueError(f'stage {name}: no stage of type {stage.get("type")!r}; there are '
+                raise PlanError(f'stage {name}: no stage of type {stage.get("type")!r}; there are '
                                  f'{sorted(STAGES.module_dict)}')
             for reference in references(stage, self.names):
                 source, artifact = reference.split(':')
                 if source not in made:
-                    raise ValueError(f'stage {name}: {reference!r} must come from an earlier stage')
+                    raise PlanError(f'stage {name}: {reference!r} must come from an earlier stage')
                 if artifact not in made[source]:
-                    raise ValueError(f'stage {name}: {reference!r} does not exist; stage {source} makes '
+                    raise PlanError(f'stage {name}: {reference!r} does not exist; stage {source} makes '
                                      f'{", ".join(made[source])}')
-            try:
-                made[name] = self._build(i, {reference: reference for reference in references(stage, self.names)}
-                                         ).artifacts
-            except (TypeError, ValueError, FileNotFoundError) as error:
-                raise ValueError(f'stage {name}: {error}') from error
+            made[name] = self._build(i, {reference: reference for reference in references(stage, self.names)}).artifacts
         for key in ('start', 'until'):
             if self.options[key] is not None and self.options[key] not in self.names:
-                raise ValueError(f'self_training.{key}={self.options[key]!r} is no stage; there are '
+                raise PlanError(f'self_training.{key}={self.options[key]!r} is no stage; there are '
                                  f'{", ".join(self.names)}')
 
     # ---- the run ------------------------------------------------------------------------------------------------
@@ -127,7 +129,8 @@ class SelfTrainingRunner:
                 try:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
-                    raise RuntimeError(f'{self.work_dir} is in use by another process') from None
+                    raise PlanError(f'{self.work_dir} is in use by another process; wait for it or give another '
+                                    'work_dir') from None
             self._run_all()
 
     def _run_all(self) -> None:
@@ -146,12 +149,13 @@ class SelfTrainingRunner:
                 raise decision[0]
             todo, paths = decision[0]
             self.logger.info(f'Stage {i + 1} of {len(self.names)}, {name}: {todo}')
-            if self.options['dry_run']:
-                if todo != 'done before, skipped':
-                    return
+            if todo == DONE:
                 continue
-            if todo != 'done before, skipped':
-                self._run_one(i, paths)
+            if self.options['dry_run']:
+                for j in range(i + 1, last + 1):
+                    self.logger.info(f'Stage {j + 1} of {len(self.names)}, {self.names[j]}: after that')
+                return
+            self._run_one(i, paths)
 
     def _folder(self, i: int) -> Path:
         return self.work_dir / f'{i + 1:02d}_{self.names[i]}'
@@ -160,8 +164,11 @@ class SelfTrainingRunner:
         options = {key: value for key, value in self.stages[i].items() if key != 'name'}
         options = replace_references(options, self.names, paths.__getitem__)
         stage = STAGES.get(options.pop('type'))
-        return stage(**options, folder=self._folder(i), here=self.here, launcher=self.launcher, env_cfg=self.env_cfg,
-                     plan_cfg=copy.deepcopy(self.plan_cfg))
+        try:
+            return stage(**options, folder=self._folder(i), here=self.here, launcher=self.launcher,
+                         env_cfg=self.env_cfg, plan_cfg=copy.deepcopy(self.plan_cfg))
+        except (TypeError, ValueError, FileNotFoundError) as error:
+            raise PlanError(f'stage {self.names[i]}: {error}') from error
 
     def _decide(self, i: int, must_be_done: bool) -> tuple:
         """Compares a stage with its entry in the state (rank 0 only).
@@ -176,7 +183,7 @@ class SelfTrainingRunner:
             source, artifact = reference.split(':')
             output = (state.get(source) or {}).get('outputs', {}).get(artifact)
             if output is None:
-                raise ValueError(f'stage {name}: {reference!r} was not made; stage {source} made '
+                raise PlanError(f'stage {name}: {reference!r} was not made; stage {source} made '
                                  f'{sorted((state.get(source) or {}).get("outputs", {})) or "nothing yet"}')
             paths[reference], digests[reference] = str(self.work_dir / output['path']), output['digest']
         settings = self._settings(i, paths, digests)
@@ -185,9 +192,9 @@ class SelfTrainingRunner:
             changed = differences(entry['settings'], settings)
             told = '; '.join(f'{key}: {old!r} -> {new!r}' for key, (old, new) in list(changed.items())[:5])
             if self.options['on_stale'] != 'rerun':
-                raise ValueError(f'stage {name} in {self._folder(i)} was made with other settings ({told[:500]}). '
-                                 "Set self_training.on_stale='rerun' to redo it and what depends on it, or give "
-                                 'another work_dir')
+                raise PlanError(f'stage {name} in {self._folder(i)} was made with other settings ({told[:500]}). '
+                                 "Set self_training.on_stale='rerun' (--on-stale rerun) to redo it and what depends "
+                                 'on it, or give another work_dir')
             self.logger.info(f'Stage {name} has changed ({told[:500]}): it is made anew.')
             if not self.options['dry_run']:
                 shutil.rmtree(self._folder(i), ignore_errors=True)
@@ -196,10 +203,10 @@ class SelfTrainingRunner:
         if entry and entry['status'] == 'done':
             broken = self._broken(entry['outputs'])
             if not broken:
-                return 'done before, skipped', paths
+                return DONE, paths
             self.logger.warning(f'Stage {name}: {", ".join(broken)} missing or changed: it runs again.')
         if must_be_done:
-            raise ValueError(f'self_training.start={self.options["start"]!r}, but stage {name} before it is not done')
+            raise PlanError(f'self_training.start={self.options["start"]!r}, but stage {name} before it is not done')
         if not self.options['dry_run']:
             state.set(name, status='running', fingerprint=now, settings=settings, started=time.ctime())
         return ('goes on' if entry else 'starts'), paths
