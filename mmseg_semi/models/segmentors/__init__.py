@@ -1,7 +1,8 @@
+from .cisc_online import CISCOnline
 from .cisc_pair import CISCPair
 from .cisc_rectify import CISCRectify
 from .css import CSS
 from .pcr import PCR
 from .semi_encoder_decoder import SemiEncoderDecoder
 
-__all__ = ['CISCPair', 'CISCRectify', 'CSS', 'PCR', 'SemiEncoderDecoder']
+__all__ = ['CISCOnline', 'CISCPair', 'CISCRectify', 'CSS', 'PCR', 'SemiEncoderDecoder']
