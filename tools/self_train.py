@@ -41,7 +41,10 @@ def load_plan(args: argparse.Namespace) -> SelfTrainingRunner:
         PlanError: If it holds no plan or a wrong one.
         FileNotFoundError: If there is no such config.
     """
-    cfg = Config.fromfile(args.config)
+    try:
+        cfg = Config.fromfile(args.config)
+    except SyntaxError as error:
+        raise PlanError(f'{args.config}, or a file of its _base_, is no Python: {error}') from error
     cfg.launcher = args.launcher
     cfg.merge_from_dict(args.cfg_options or {})
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(Path('work_dirs') / Path(args.config).stem)

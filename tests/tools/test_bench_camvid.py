@@ -74,6 +74,30 @@ def test_scores_of_a_row_that_was_resumed(bench, tmp_path):
     assert [r['step'] for r in records if 'mIoU' not in r] == list(range(1, steps + 1))
 
 
+def test_a_plan_counts_by_its_last_training(bench, tmp_path):
+    row = made_up_row(bench, tmp_path, method='st_plusplus')
+    assert [run.name for run in row.runs] == ['01_sup', '04_reliable', '06_all']
+    assert made_up_row(bench, tmp_path).runs == [tmp_path / 'smoke_pcr_drives_24_seed0']
+    first, _, last = (types.SimpleNamespace(dir=run, steps=row.steps) for run in row.runs)
+    write_attempt(first, '20260101_000000', range(1, 11), {10: (60., 60.)}, '00:00:00', '00:01:00')
+    assert bench.finish(row) is None
+    write_attempt(last, '20260101_010000', range(1, 11), {5: (41., 40.), 10: (40., 41.)}, '01:00:00', '01:00:30')
+    stage = dict(status='done', started='Thu Jan  1 00:02:00 2026', finished='Thu Jan  1 00:02:05 2026')
+    (row.dir / 'state.json').write_text(json.dumps(dict(stages=dict(sup=stage, select=stage, all=dict(stage)))))
+    result = bench.finish(row)
+    assert (result['teacher_last'], result['teacher_best'], result['seconds']) == (40., 41., 60 + 30 + 5)
+    log = (row.dir / 'row.log').read_text()
+    assert '--- 01_sup/20260101_000000/20260101_000000.log' in log and '--- 06_all/20260101_010000/' in log
+
+
+def test_profile_gpu_changes_what_a_plan_labels(bench, tmp_path):
+    row = made_up_row(bench, tmp_path, method='st', profile='gpu')
+    cfg = Config.fromfile(ROOT / row.config, import_custom_modules=False)
+    cfg.merge_from_dict(bench.profile_options(cfg, bench.PROFILES['gpu'], seed=0))
+    text = json.dumps([cfg.unlabeled.to_dict(), cfg.pseudo_pipeline])
+    assert text.count('"scale": [480, 360]') == 2 and text.count('"crop_size": [320, 320]') == 1 and '240' not in text
+
+
 def test_scores_without_a_teacher(bench):
     records = [dict(mIoU=50., step=5), dict(mIoU=48., step=10)]
     assert bench.scores(records, 10) == dict(last=48., best=50.)

@@ -8,7 +8,7 @@ import time
 from typing import Sequence
 
 from camvid_bench.common import ROOT, UserError, locked, write
-from camvid_bench.results import finish, read_scalars
+from camvid_bench.results import attempts, finish, read_scalars
 from camvid_bench.rows import Row
 from mmseg_semi.engine.runner.state import usable_checkpoint
 
@@ -34,7 +34,8 @@ class Job:
                 raise BlockingIOError(f'{row.name} is being trained by another process')
             checkpoint = usable_checkpoint(row.dir)
             settings = row.dir / 'settings.txt'
-            if checkpoint and settings.is_file() and settings.read_text() != row.fingerprint:
+            begun = checkpoint or (row.dir / 'state.json').is_file()
+            if begun and settings.is_file() and settings.read_text() != row.fingerprint:
                 raise UserError(f'{row.dir} holds an interrupted row whose settings have changed since (another config '
                                 'or profile): delete that folder to start over, or give another --work-dir')
             write(settings, row.fingerprint)
@@ -49,8 +50,11 @@ class Job:
 
     def progress(self) -> str:
         """One line: iteration, rate, time left."""
-        train = [r for r in read_scalars(self.row.dir) if 'mIoU' not in r]
+        run = next((run for run in reversed(self.row.runs) if attempts(run)), self.row.runs[0])
+        train = [r for r in read_scalars(run) if 'mIoU' not in r]
         name = f'{self.row.method} {self.row.split} seed {self.row.seed}'
+        if len(self.row.runs) > 1:
+            name += f', training {self.row.runs.index(run) + 1} of {len(self.row.runs)}'
         if not train:
             return f'{name}: starting ({time.time() - self.start:.0f} s)'
         done, each = train[-1]['step'], train[-1].get('time', 0)

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence
 
-from camvid_bench.common import ROOT, write
+from camvid_bench.common import ROOT, read_json, write
 from camvid_bench.rows import LABELS, Row
 
 # glibc gives large blocks back to the system at every free, and pays for the pages at every allocation: keep them.
@@ -67,10 +67,14 @@ def _stamps(path: Path) -> List[datetime]:
     return [datetime.strptime(stamp, '%Y/%m/%d %H:%M:%S') for stamp in found]
 
 
-def seconds(folder: Path) -> int:
-    """Wall time of a row, all attempts together."""
-    stamps = [_stamps(path) for path in text_logs(folder)]
-    return round(sum((s[-1] - s[0]).total_seconds() for s in stamps if s))
+def seconds(row: Row) -> int:
+    """Wall time of a row, all attempts together; of a plan, also that of stages that do not train."""
+    stamps = [_stamps(path) for run in row.runs for path in text_logs(run)]
+    plan = (read_json(row.dir / 'state.json') or {}).get('stages', {})
+    trained = {run.name[3:] for run in row.runs}
+    others = [[datetime.strptime(stage[key], '%a %b %d %H:%M:%S %Y') for key in ('started', 'finished')]
+              for name, stage in plan.items() if name not in trained and stage['status'] == 'done']
+    return round(sum((s[-1] - s[0]).total_seconds() for s in [*stamps, *others] if s))
 
 
 def trim_log(row: Row) -> str:
@@ -78,8 +82,8 @@ def trim_log(row: Row) -> str:
     every = max(100, -(-row.steps // 15000) * 100) if row.steps >= 1000 else 1
     kept = [f'config: {row.config}', f'command: python {shlex.join(row.command)}', f'commit: {_commit()}',
             *(f'environment: {name}={os.environ.get(name, value)}' for name, value in ALLOCATOR.items())]
-    for path in text_logs(row.dir):
-        kept.append(f'--- {path.name}')
+    for path in (path for run in row.runs for path in text_logs(run)):
+        kept.append(f'--- {path.relative_to(row.dir)}' if len(row.runs) > 1 else f'--- {path.name}')
         for line in path.read_text(errors='replace').splitlines():
             train = re.search(r'Iter\(train\) *\[ *(\d+)/', line)
             if train:
@@ -100,12 +104,12 @@ def _commit() -> str:
 
 def finish(row: Row) -> Optional[dict]:
     """Writes ``row.json`` if the row reached its last validation; returns its content."""
-    result = scores(read_scalars(row.dir), row.steps)
+    result = scores(read_scalars(row.runs[-1]), row.steps)
     if result is None:
         return None
     content = dict(method=row.method, labels=LABELS[row.split], split=row.split, profile=row.profile, seed=row.seed,
                    steps=row.steps, **result, config=row.config, command=f'python {shlex.join(row.command)}',
-                   log=f'logs/{row.name}.log', seconds=seconds(row.dir))
+                   log=f'logs/{row.name}.log', seconds=seconds(row))
     write(row.dir / 'row.log', trim_log(row))
     write(row.dir / 'row.json', json.dumps(content, indent=1))
     return content

@@ -56,13 +56,15 @@ class Row:
             self.flags.insert(0, '--amp')
         cfg.merge_from_dict(options)
         self.steps = cfg.train_cfg.max_iters
+        #: Where the trainings of the row keep their logs and scores: one, or one per training stage of a plan.
+        self.runs = [self.dir / name for name in training_folders(cfg)]
         cfg.pop('data_root', None)
         self.fingerprint = hashlib.sha256(json.dumps(cfg.to_dict(), sort_keys=True, default=str).replace(
             os.environ.get('CAMVID_ROOT', DEFAULT_DATA), '').encode()).hexdigest()[:16]
 
     @property
     def command(self) -> List[str]:
-        """Without the interpreter; relative to the repository."""
+        """Without the interpreter; relative to the repository. tools/train.py also runs plans, and resumes them."""
         folder = os.path.relpath(self.dir, ROOT)
         return ['tools/train.py', self.config, '--work-dir', str(self.dir) if folder.startswith('..') else folder,
                 *self.flags]
@@ -102,14 +104,23 @@ def profile_options(cfg: Config, profile: dict, seed: int) -> dict:
             options['model.start_iter'] = round(cfg.model.start_iter * new / old)
     if profile['scale']:
         options['model.data_preprocessor.size'] = profile['crop']
-        for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
-            for path, transform in _typed(cfg[loader], loader):
+        # The last two: what a plan labels, and what it trains on then.
+        for part in ('train_dataloader', 'val_dataloader', 'test_dataloader', 'unlabeled', 'pseudo_pipeline'):
+            for path, transform in _typed(cfg.get(part), part):
                 if transform['type'] in ('RandomResize', 'RandomScale', 'Resize'):
                     options[f'{path}.scale'] = profile['scale']
                 elif transform['type'] == 'RandomCrop':
                     options[f'{path}.crop_size'] = profile['crop']
     options.update(profile['options'])
     return options
+
+
+def training_folders(cfg: Config) -> List[str]:
+    """Folders in the work dir of the trainings of a config, the one that counts last: ``['']`` unless it is a plan."""
+    if not cfg.get('self_training'):
+        return ['']
+    return [f'{i:02d}_{stage["name"]}' for i, stage in enumerate(cfg.self_training.stages, 1)
+            if stage['type'] == 'TrainStage']
 
 
 def _typed(node, path: str) -> Iterator[tuple]:

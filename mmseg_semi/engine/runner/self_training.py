@@ -52,7 +52,7 @@ class SelfTrainingRunner:
         plan = cfg.get('self_training')
         if not plan or not plan.get('stages'):
             raise PlanError('SelfTrainingRunner needs self_training=dict(stages=[...]) in the config, found '
-                             f'{plan!r}')
+                            f'{plan!r}')
         unknown = set(plan) - set(FIELDS)
         if unknown:
             raise PlanError(f'self_training: unknown settings {sorted(unknown)}; expected some of {list(FIELDS)}')
@@ -94,26 +94,26 @@ class SelfTrainingRunner:
         for i, (name, stage) in enumerate(zip(self.names, self.stages, strict=True)):
             if not isinstance(name, str) or not name.isidentifier():
                 raise PlanError(f'self_training.stages[{i}].name must be a word of letters, digits and _, found '
-                                 f'{name!r}')
+                                f'{name!r}')
             if name == 'config':
                 raise PlanError(f"self_training.stages[{i}].name: 'config' is taken, for 'config:KEY'; give another")
             if self.names.index(name) != i:
                 raise PlanError(f'self_training.stages: two stages are named {name!r}')
             if STAGES.get(stage.get('type', '')) is None:
                 raise PlanError(f'stage {name}: no stage of type {stage.get("type")!r}; there are '
-                                 f'{sorted(STAGES.module_dict)}')
+                                f'{sorted(STAGES.module_dict)}')
             for reference in references(stage, self.names):
                 source, artifact = reference.split(':')
                 if source not in made:
                     raise PlanError(f'stage {name}: {reference!r} must come from an earlier stage')
                 if artifact not in made[source]:
                     raise PlanError(f'stage {name}: {reference!r} does not exist; stage {source} makes '
-                                     f'{", ".join(made[source])}')
+                                    f'{", ".join(made[source])}')
             made[name] = self._build(i, {reference: reference for reference in references(stage, self.names)}).artifacts
         for key in ('start', 'until'):
             if self.options[key] is not None and self.options[key] not in self.names:
                 raise PlanError(f'self_training.{key}={self.options[key]!r} is no stage; there are '
-                                 f'{", ".join(self.names)}')
+                                f'{", ".join(self.names)}')
 
     # ---- the run ------------------------------------------------------------------------------------------------
 
@@ -123,7 +123,9 @@ class SelfTrainingRunner:
             init_dist(self.launcher, **self.env_cfg.get('dist_cfg', {}))
         init_default_scope(self.cfg.get('default_scope', 'mmseg'))
         self.work_dir.mkdir(parents=True, exist_ok=True)
-        self.logger = MMLogger.get_instance('self_training', log_file=str(self.work_dir / 'self_training.log'))
+        name = f'self_training {self.work_dir}'  # a plan that runs later in this process has a file of its own
+        log = {} if MMLogger.check_instance_created(name) else dict(log_file=str(self.work_dir / 'self_training.log'))
+        self.logger = MMLogger.get_instance(name, **log)
         with open(self.work_dir / 'lock', 'w') as lock:
             if get_rank() == 0:
                 try:
@@ -184,7 +186,7 @@ class SelfTrainingRunner:
             output = (state.get(source) or {}).get('outputs', {}).get(artifact)
             if output is None:
                 raise PlanError(f'stage {name}: {reference!r} was not made; stage {source} made '
-                                 f'{sorted((state.get(source) or {}).get("outputs", {})) or "nothing yet"}')
+                                f'{sorted((state.get(source) or {}).get("outputs", {})) or "nothing yet"}')
             paths[reference], digests[reference] = str(self.work_dir / output['path']), output['digest']
         settings = self._settings(i, paths, digests)
         now, entry = fingerprint(settings), state.get(name)
@@ -193,8 +195,8 @@ class SelfTrainingRunner:
             told = '; '.join(f'{key}: {old!r} -> {new!r}' for key, (old, new) in list(changed.items())[:5])
             if self.options['on_stale'] != 'rerun':
                 raise PlanError(f'stage {name} in {self._folder(i)} was made with other settings ({told[:500]}). '
-                                 "Set self_training.on_stale='rerun' (--on-stale rerun) to redo it and what depends "
-                                 'on it, or give another work_dir')
+                                "Set self_training.on_stale='rerun' (--on-stale rerun) to redo it and what depends "
+                                'on it, or give another work_dir')
             self.logger.info(f'Stage {name} has changed ({told[:500]}): it is made anew.')
             if not self.options['dry_run']:
                 shutil.rmtree(self._folder(i), ignore_errors=True)

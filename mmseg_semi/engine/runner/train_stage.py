@@ -139,13 +139,17 @@ class TrainStage(Stage):
         cfg = copy.deepcopy(self.cfg)
         cfg.work_dir, cfg.launcher, cfg.env_cfg = str(self.folder), self.launcher, self.env_cfg
         adapt(cfg, self.launcher)
+        checkpoint = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
+        if checkpoint.get('max_keep_ckpts') == 1:
+            # mmengine deletes the old one before it saves the new one: killed in between, nothing would be left.
+            checkpoint.max_keep_ckpts = 2
         # Else runs of one second would share mmengine's message hub, and with it the best score.
         cfg.experiment_name = f'{self.folder.name}_{next(RUNS)}'
-        checkpoint = usable_checkpoint(self.folder)
-        cfg.resume = checkpoint is not None
+        last = usable_checkpoint(self.folder)
+        cfg.resume = last is not None
         if cfg.resume and get_rank() == 0:
             # mmengine's own note may be cut off, or name a checkpoint that is.
-            write_text(self.folder / 'last_checkpoint', str(checkpoint))
+            write_text(self.folder / 'last_checkpoint', str(last))
         barrier()
         outputs = {f'at_{i}': self.folder / f'at_{i}.pth' for i in range(len(self.exports))}
         files = {iteration: path.name for iteration, path in zip(self.exports, outputs.values(), strict=True)}
