@@ -12,6 +12,7 @@ from mmseg_semi.models.branch import StrongBranch
 from mmseg_semi.models.feature_tap import FeatureTap
 from mmseg_semi.models.guidance import Guided
 from mmseg_semi.models.losses import rectified_cross_entropy
+from mmseg_semi.models.losses.valid_cross_entropy import class_weight_tensor
 from mmseg_semi.registry import MODELS
 from mmseg_semi.structures import GuidedBatch, Target, View
 
@@ -40,6 +41,8 @@ class CISCRectify(GuidedEncoderDecoder):
         teacher_view (str): Which view of ``x_u`` the teacher sees: ``'strong'`` (published), that of the student, or
             ``'weak'``, the same pixels before the augments.
         average_ignored (bool): Whether pixels without pseudo-label count in the divisor of L_rect, as published.
+        class_weight (Sequence[float], optional): Positive weight of each class in L_rect; give it where the loss of the
+            labeled images has it. Published: none.
         consistency_weight (float): Factor of L_con on labeled pairs, >= 0. Published: 0. With pairs, the mean of
             CE(x_l) is over images and guides.
         **kwargs: Of :class:`GuidedEncoderDecoder`.
@@ -55,6 +58,7 @@ class CISCRectify(GuidedEncoderDecoder):
                  augments: Sequence[dict] = (),
                  teacher_view: str = 'strong',
                  average_ignored: bool = True,
+                 class_weight: Optional[Sequence[float]] = None,
                  consistency_weight: float = 0.0,
                  tap: Optional[str] = None,
                  **kwargs) -> None:
@@ -68,6 +72,9 @@ class CISCRectify(GuidedEncoderDecoder):
         color = {name: getattr(self.data_preprocessor, name, None) for name in ('mean', 'std')}
         self.strong = StrongBranch(augments, **color)
         self.teacher_view, self.average_ignored = teacher_view, average_ignored
+        self.register_buffer('class_weight', class_weight_tensor(class_weight), persistent=False)
+        if class_weight is not None and len(class_weight) != self.num_classes:
+            raise ValueError(f'CISCRectify.class_weight has {len(class_weight)} weights for {self.num_classes} classes')
         self._frozen: tuple = ()  # a tuple, so that torch does not see the modules in it
         self._clock: Optional[tuple] = None
 
@@ -155,7 +162,8 @@ class CISCRectify(GuidedEncoderDecoder):
         losses = self.supervised_loss(out, labels, data_samples)
         logits = resize(out_u.logits.to(torch.promote_types(out_u.logits.dtype, torch.float32)), strong.shape[2:],
                         mode='bilinear', align_corners=self.align_corners, warning=False)
-        losses['rectified.loss_ce'] = rectified_cross_entropy(logits, inputs.pseudo_label, weight, self.average_ignored)
+        losses['rectified.loss_ce'] = rectified_cross_entropy(logits, inputs.pseudo_label, weight, self.average_ignored,
+                                                              self.class_weight)
         if self.consistency_weight > 0:
             losses['consistency.loss'] = self.pair_consistency(out.tap, labels, inputs.pair_class)
         known = inputs.pseudo_label != IGNORE

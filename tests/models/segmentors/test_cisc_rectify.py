@@ -43,6 +43,8 @@ def run(model, batch):
     ((-1, 3), dict(augments=[BRIGHT])),
     ((1, 2), dict(augments=[BRIGHT], teacher_view='weak')),
     ((1, 2), dict(average_ignored=False)),
+    ((1, 2), dict(class_weight=[1, 2, 3, 4])),
+    ((1, 2), dict(average_ignored=False, class_weight=[1, 2, 3, 4])),
     ((-1, -1), dict(consistency_weight=0.7)),
     ((1, 3), dict(consistency_weight=0.7)),
 ])
@@ -68,8 +70,12 @@ def test_a_step_equals_the_specification(build, make_guided_batch, reference, as
         logits, features = reference.forward(model, torch.cat([labeled, strong]))
         n = len(labeled)
         ce = F.cross_entropy(logits[0][n:], pseudo, ignore_index=255, reduction='none')
-        count = (pseudo != 255).sum() if options.get('average_ignored') is False else pseudo.numel()
-        total = reference.supervised([x[:n] for x in logits], labels) + (weight * ce).sum() / count
+        factor = torch.ones_like(weight)
+        for c, value in enumerate(options.get('class_weight', [])):
+            factor[pseudo == c] = value
+            factor[pseudo == 255] = 2.5
+        count = factor[pseudo != 255].sum() if options.get('average_ignored') is False else factor.sum()
+        total = reference.supervised([x[:n] for x in logits], labels) + (weight * ce * factor).sum() / count
         return total + 0.7 * reference.consistency(features[:n], labels, others[2]) if pairs else total
 
     model = build(**options)
@@ -150,6 +156,8 @@ def test_wrong_batches_teachers_and_options(build, make_guided_batch, tmp_path, 
         run(build(augments=[dict(type='Cutout', prob=1.0)]), make_guided_batch())
     with pytest.raises(ValueError, match="teacher_view must be 'strong' or 'weak', found 'both'"):
         build(teacher_view='both')
+    with pytest.raises(ValueError, match='class_weight has 2 weights for 4 classes'):
+        build(class_weight=[1, 2])
     with pytest.raises(FileNotFoundError, match='none.pth'):
         model.load_teacher(str(tmp_path / 'none.pth'))
     content = torch.load(tmp_path / 'teacher.pth', weights_only=True)
