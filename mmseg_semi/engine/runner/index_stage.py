@@ -1,4 +1,6 @@
 """A stage that lists which labeled images show which class."""
+import hashlib
+import json
 from pathlib import Path
 from typing import Dict, Sequence
 
@@ -22,6 +24,7 @@ class IndexStage(Stage):
         exclude (Sequence[int]): Classes never queried: (0, ) for VOC, () for Cityscapes.
 
     Raises:
+        FileNotFoundError: If the labeled images are not there.
         ValueError: If ``min_area`` is out of range; when it runs, see :meth:`ClassIndex.build`.
     """
 
@@ -35,8 +38,13 @@ class IndexStage(Stage):
 
     def settings(self) -> dict:
         """Options and the images of the labeled set."""
+        try:
+            ids = sorted(image_ids(DATASETS.build(self.labeled)))
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f'IndexStage.labeled: {error.filename or error} is not there; the first comment of '
+                                    "the data set's config tells how to make it or where it is looked for") from error
         return dict(labeled=self.labeled, min_area=self.min_area, exclude=self.exclude,
-                    ids=sorted(image_ids(DATASETS.build(self.labeled))))
+                    labeled_ids=hashlib.sha256(json.dumps(ids).encode()).hexdigest())
 
     def run(self) -> Dict[str, Path]:
         """Reads the masks and logs the coverage of every class."""

@@ -77,6 +77,8 @@ def test_index_stage(labeled, data_root, tmp_path):
     before = stage.settings()
     (data_root / 'img/train/d.png').unlink()
     assert make(min_area=0.1, exclude=[0]).settings() != before  # another split makes the stage stale
+    with pytest.raises(FileNotFoundError, match=r'IndexStage.labeled: .*nowhere.* is not there'):
+        IndexStage(dict(labeled, data_root='nowhere'), folder=tmp_path, here=tmp_path, **STAGE).settings()
     with pytest.raises(ValueError, match=r'IndexStage.min_area must be in \(0, 1\], found 3'):
         make(min_area=3)
 
