@@ -25,6 +25,27 @@ class SemiBatch:
 
 
 @dataclass(frozen=True)
+class GuidedBatch(SemiBatch):
+    """A batch of CISC-R: images with a guide each, a labeled image that shares a class with them.
+
+    What a stage has no use for is None. Classes are -1 where image and guide share none.
+
+    Attributes:
+        labeled (Tensor): As in :class:`SemiBatch`; of P labeled pairs, the P images and then their P guides.
+        pair_class (Tensor, optional): [P] int64, the class that each labeled pair shares.
+        guide (Tensor, optional): Guides of the unlabeled images, [N_u, 3, H, W], the same format.
+        guide_label (Tensor, optional): Their ground truth, [N_u, H, W] int64, 255 = ignore or padding.
+        guide_class (Tensor, optional): [N_u] int64, the class that each unlabeled image shares with its guide.
+        pseudo_label (Tensor, optional): Of ``weak``, from files, [N_u, H, W] int64, 255 = ignore or padding.
+    """
+    pair_class: Optional[Tensor] = None
+    guide: Optional[Tensor] = None
+    guide_label: Optional[Tensor] = None
+    guide_class: Optional[Tensor] = None
+    pseudo_label: Optional[Tensor] = None
+
+
+@dataclass(frozen=True)
 class Target:
     """A pseudo-label. Never ground truth.
 
@@ -153,7 +174,10 @@ class Step:
         out_labeled (Output): Student on ``batch.labeled``.
         out_teacher (Output): Teacher on ``batch.weak``.
         out_teacher_labeled (Output): Teacher on ``batch.labeled``, for methods that ask it.
+        out_guide (Output): Teacher on ``batch.guide`` (CISC-R).
         target (Target): Pseudo-label of ``batch.weak``.
+        guide_class (Tensor): Class that each unlabeled image shares with its guide, [N_u] int64, -1 for none (CISC-R).
+        guide_weight (Tensor): How far each pixel of ``target`` agrees with the guide, [N_u, H, W] in [0, 1] (CISC-R).
         mixed (list[View]): One strong view per branch.
         out_mixed (list[Output]): Student on each strong view.
         points (tuple[Tensor, Tensor]): Rows and columns of the pixels at which ``Output.tap`` was read, [P] int64 each,
@@ -165,7 +189,10 @@ class Step:
     out_labeled: Optional[Output] = None
     out_teacher: Optional[Output] = None
     out_teacher_labeled: Optional[Output] = None
+    out_guide: Optional[Output] = None
     target: Optional[Target] = None
+    guide_class: Optional[Tensor] = None
+    guide_weight: Optional[Tensor] = None
     mixed: List[View] = field(default_factory=list)
     out_mixed: List[Output] = field(default_factory=list)
     points: Optional[Tuple[Tensor, Tensor]] = None

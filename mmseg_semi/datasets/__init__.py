@@ -5,6 +5,7 @@ from .collate import semi_collate
 from .folder import FolderDataset
 from .guide import GuidedPairDataset, draw_guide
 from .load_bands import LoadBands
+from .online_guided import OnlineGuidedDataset
 from .pseudo_labeled import PseudoLabeledDataset
 from .sampler import LabeledUnlabeledSampler
 from .self_training import SelfTrainingDataset, lists_nothing
@@ -14,7 +15,7 @@ from .unlabeled import SemiDataset, UnlabeledDataset
 
 __all__ = [
     'COCO81Dataset', 'CamVidDataset', 'CheckSegMap', 'ClassIndex', 'FolderDataset', 'GuidedPairDataset',
-    'LabeledUnlabeledSampler', 'LoadBands', 'PseudoLabeledDataset', 'RandomScale', 'SelfTrainingDataset',
-    'SemiDataset', 'ShapesDataset', 'StrongAugment', 'UnlabeledDataset', 'draw_guide', 'image_ids', 'lists_nothing',
-    'semi_collate'
+    'LabeledUnlabeledSampler', 'LoadBands', 'OnlineGuidedDataset', 'PseudoLabeledDataset', 'RandomScale',
+    'SelfTrainingDataset', 'SemiDataset', 'ShapesDataset', 'StrongAugment', 'UnlabeledDataset', 'draw_guide',
+    'image_ids', 'lists_nothing', 'semi_collate'
 ]

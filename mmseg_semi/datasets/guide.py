@@ -89,7 +89,8 @@ class GuidedPairDataset(BaseDataset):
             with pseudo-labels as masks. Pseudo-labels hold final labels: no ``label_map``, no ``reduce_zero_label``.
         labeled (dict or BaseSegDataset): The labeled set. Its pipeline makes the guides and must hold one
             ``RandomCrop``, whose size is that of the primary crops too, and end in ``PackSegInputs``.
-        index (ClassIndex or str): The index of this labeled set, or its file.
+        index (ClassIndex, str or dict): The index of this labeled set, its file, or the arguments of
+            :meth:`ClassIndex.build`, by which it is built here from all masks.
         sampling (str): See :func:`draw_guide`. Defaults to 'multiset'.
         max_crop_tries (int): Random crops before the centered one, positive. Defaults to 10.
         lazy_init (bool): Whether to read lists and index later. Defaults to False.
@@ -104,7 +105,7 @@ class GuidedPairDataset(BaseDataset):
     def __init__(self,
                  primary: Union[dict, BaseDataset],
                  labeled: Union[dict, BaseDataset],
-                 index: Union[ClassIndex, str],
+                 index: Union[ClassIndex, str, dict],
                  sampling: str = 'multiset',
                  max_crop_tries: int = 10,
                  lazy_init: bool = False) -> None:
@@ -149,6 +150,8 @@ class GuidedPairDataset(BaseDataset):
         ids = image_ids(self.labeled)
         if isinstance(self.index, ClassIndex):
             self.index.check(ids)
+        elif isinstance(self.index, dict):
+            self.index = ClassIndex.build(self.labeled, **self.index)
         else:
             self.index = ClassIndex.load(self.index, ids)
         for name, dataset in (('primary', self.primary), ('labeled', self.labeled)):

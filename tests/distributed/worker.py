@@ -1,12 +1,13 @@
 """One rank of the two-process tests: `python worker.py CASE OUT`, with RANK and WORLD_SIZE in the environment.
 
-Trains the tiny PCR or CSS for three steps on this rank's half of a fixed batch and saves what became of it. GroupNorm
-instead of BN, so that a union of batches and two halves of it mean the same.
+Trains the tiny PCR, CSS or CISC-R for three steps on this rank's half of a fixed batch and saves what became of it.
+GroupNorm instead of BN, so that a union of batches and two halves of it mean the same.
 """
 import copy
 import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 import torch.distributed as dist
@@ -19,7 +20,9 @@ from mmengine.registry import init_default_scope  # noqa: E402
 from mmengine.structures import PixelData  # noqa: E402
 from mmseg.structures import SegDataSample  # noqa: E402
 
+from mmseg_semi.engine.hooks import GuideTableHook  # noqa: E402
 from mmseg_semi.models.ema import EMA, ema_decay  # noqa: E402
+from mmseg_semi.models.segmentors import SemiEncoderDecoder  # noqa: E402
 from mmseg_semi.registry import MODELS  # noqa: E402
 
 
@@ -36,6 +39,15 @@ def model_cfg(case: str) -> ConfigDict:
                    unsup_loss=dict(type='ImageWeightedCrossEntropy', threshold=0.3), joint_forward=False,
                    contrast_threshold=0., ramp_mult=-5, ramp_iters=1 if case == 'css ori' else 10, warmup_iters=0,
                    prototype_source='teacher' if case == 'css ori' else 'student')
+    elif case.startswith('cisc'):
+        cfg.update(type=dict(pair='CISCPair', rectify='CISCRectify', online='CISCOnline')[case.split()[1]])
+        cfg.data_preprocessor.type = 'GuidedSegDataPreProcessor'
+        if cfg.type == 'CISCOnline':
+            cfg.exclude = [0, 2, 3]  # one class to share: nothing to draw
+        else:
+            cfg.pop('labeler'), cfg.pop('branches'), cfg.pop('joint_forward')
+        if cfg.type == 'CISCRectify':
+            cfg.consistency_weight = 0.5
     else:
         cfg.update(type='PCR', prototype_head=dict(num_prototypes=2, grid_size=8))
     norm = dict(type='GN', num_groups=2)
@@ -53,13 +65,29 @@ def sample(index: int, labeled: bool, case: str) -> dict:
         if 'nothing on rank 1' in case and index >= 2:
             label.fill_(255)
         data.gt_sem_seg = PixelData(data=label)
+    if case.startswith('cisc'):
+        data.guide = SegDataSample(metainfo=dict(guide_class=-1 if index == 3 else 1))
+        data.guide.gt_sem_seg = PixelData(data=torch.randint(3, (1, 33, 33), generator=generator))
+        data.guide.inputs = torch.randint(256, (3, 33, 33), generator=generator, dtype=torch.uint8)
+        data.set_metainfo(dict(table_row=index - 10))
+        if case == 'cisc rectify' and not labeled:
+            data.pseudo_sem_seg = PixelData(data=torch.randint(3, (1, 33, 33), generator=generator))
     return dict(inputs=torch.randint(256, (3, 33, 33), generator=generator, dtype=torch.uint8), data_samples=data)
 
 
 def batch_of(rank: int, world: int, case: str) -> dict:
     from mmseg_semi.datasets import semi_collate
     mine = range(4)[rank * 4 // world:(rank + 1) * 4 // world]
-    return semi_collate([sample(i, True, case) for i in mine] + [sample(i + 10, False, case) for i in mine])
+    unlabeled = [] if case == 'cisc pair' else [sample(i + 10, False, case) for i in mine]
+    return semi_collate([sample(i, True, case) for i in mine] + unlabeled)
+
+
+def table_hook(model) -> GuideTableHook:
+    """A hook as after ``before_train``, with a table of four images."""
+    hook = GuideTableHook()
+    hook.model, hook.digest = model, ''
+    hook.dataset = SimpleNamespace(table=torch.zeros(4, 4, dtype=torch.uint8))
+    return hook
 
 
 def main(case: str, out: str) -> None:
@@ -71,24 +99,40 @@ def main(case: str, out: str) -> None:
     torch.manual_seed(0)
     model = MODELS.build(model_cfg(case))
     model.init_weights()
-    if not case.startswith('css'):
+    if case == 'cisc rectify':
+        if rank == 0:
+            torch.save(dict(state_dict=model.state_dict()), f'{out}.teacher.{world}')
+        if world > 1:
+            dist.barrier()
+        model.load_teacher(f'{out}.teacher.{world}')
+    if hasattr(model, 'prototype_head'):
         valid = torch.tensor([True, True, True, case != 'class without prototypes'])
         model.prototype_head.set_bank(torch.rand(model.prototype_head.bank.shape), valid)
     model.train()
     wrapped = MMDistributedDataParallel(model, broadcast_buffers=False) if world > 1 else model
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
-    ema, history = EMA(model.teacher, model), []
+    ema = EMA(model.teacher, model) if isinstance(model, SemiEncoderDecoder) else None
+    hook, history = table_hook(model), []
     for iteration in range(1, 4):
-        model.begin_iter(iteration, seed=0, rank=0)  # the same picked pixels on both ranks, as in the union
-        data = model.data_preprocessor(batch_of(rank, world, case), True)
+        if case != 'cisc pair':
+            model.begin_iter(iteration, seed=0, rank=0)  # the same picked pixels on both ranks, as in the union
+        batch = batch_of(rank, world, case)
+        data = model.data_preprocessor(batch, True)
         losses = wrapped(**data, mode='loss')
         loss = sum(v for k, v in losses.items() if 'loss' in k)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        ema.update(ema_decay(iteration - 1, 0.9))
+        if ema:
+            ema.update(ema_decay(iteration - 1, 0.9))
+        if case == 'cisc online':
+            hook.after_train_iter(None, 0, batch)
         history.append(loss.detach())
-    torch.save(dict(state=model.state_dict(), loss=torch.stack(history)), f'{out}.{rank}')
+    checkpoint = dict(state_dict=model.state_dict())
+    if case == 'cisc online':
+        hook.before_save_checkpoint(None, checkpoint)
+        checkpoint['state_dict']['guide_table'] = checkpoint['guide_table']['table']
+    torch.save(dict(state=checkpoint['state_dict'], loss=torch.stack(history)), f'{out}.{rank}')
 
 
 if __name__ == '__main__':

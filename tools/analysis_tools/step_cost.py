@@ -66,17 +66,25 @@ class Stages:
 
 
 def random_batch(cfg: Config) -> dict:
-    """A batch of :func:`semi_collate` at the config's crop, images uint8, labels of all classes and some 255."""
+    """A batch of :func:`semi_collate` at the config's crop, images uint8, labels of all classes and some 255.
+
+    Where the config's preprocessor reads guides, every image has one.
+    """
     height, width = cfg.crop_size
     classes = cfg.model.decode_head.num_classes
+    guided = cfg.model.data_preprocessor.type == 'GuidedSegDataPreProcessor'
     groups = {}
     for name, count in zip(('labeled', 'unlabeled'), cfg.train_dataloader.sampler.counts, strict=True):
         samples = []
-        for _ in range(count):
+        for i in range(count):
             sample = SegDataSample(metainfo=dict(img_shape=(height, width), ori_shape=(height, width)))
             if name == 'labeled':
                 labels = torch.randint(classes + 1, (1, height, width))
                 sample.gt_sem_seg = PixelData(data=torch.where(labels == classes, 255, labels))
+            if guided:
+                sample.guide = SegDataSample(metainfo=dict(img_shape=(height, width), guide_class=i % classes))
+                sample.guide.gt_sem_seg = PixelData(data=torch.randint(classes, (1, height, width)))
+                sample.guide.inputs = torch.randint(256, (3, height, width), dtype=torch.uint8)
             samples.append(sample)
         images = [torch.randint(256, (3, height, width), dtype=torch.uint8) for _ in range(count)]
         groups[name] = dict(inputs=images, data_samples=samples)

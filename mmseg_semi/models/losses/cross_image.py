@@ -6,7 +6,7 @@ least float32, also under autocast, and nothing is read on the host.
 """
 import math
 from functools import lru_cache
-from typing import Tuple
+from typing import Optional, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -144,7 +144,11 @@ def consistency_loss(similarity: Tensor, mask: Tensor, valid: Tensor, has_guide:
     return loss.where(valid & has_guide[:, None, None], 0).sum() / count.where(count > 0, 1)
 
 
-def rectified_cross_entropy(logits: Tensor, label: Tensor, weight: Tensor, average_ignored: bool = True) -> Tensor:
+def rectified_cross_entropy(logits: Tensor,
+                            label: Tensor,
+                            weight: Tensor,
+                            average_ignored: bool = True,
+                            class_weight: Optional[Tensor] = None) -> Tensor:
     """Cross-entropy of pseudo-labels weighted by their agreement with the guide (``L_rect`` of section 5).
 
     ``L_rect = sum_p W(p) CE(p) / D``.
@@ -154,11 +158,16 @@ def rectified_cross_entropy(logits: Tensor, label: Tensor, weight: Tensor, avera
         label (Tensor): [N, H, W] int64 in 0..C-1, or 255 where there is no loss.
         weight (Tensor): [N, H, W] in [0, 1], from :func:`rectify_weight`.
         average_ignored (bool): D is N x H x W, as published; otherwise the number of pixels whose label is not 255.
+        class_weight (Tensor, optional): [C], how much a pixel of each class counts in both sums; one without label, in
+            D, as the mean class.
 
     Returns:
         Tensor: Scalar, at least float32; exactly 0 and connected to the graph when every label is 255.
     """
-    counted = torch.ones_like(label, dtype=torch.bool) if average_ignored else label != IGNORE
+    has_label = label != IGNORE
+    counted = torch.ones_like(has_label) if average_ignored else has_label
+    if class_weight is not None:
+        counted = counted * class_weight[label.where(has_label, 0)].where(has_label, class_weight.mean())
     return weighted_pixel_loss(pixel_cross_entropy(logits, label), weight, counted)
 
 

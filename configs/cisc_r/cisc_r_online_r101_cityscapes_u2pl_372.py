@@ -1,0 +1,9 @@
+_base_ = './cisc_r_online_r101_cityscapes_u2pl_186.py'
+split = 'splits/cityscapes/u2pl/372'
+labeled, unlabeled = (dict(ann_file=f'{split}/{name}.txt') for name in ('labeled', 'unlabeled'))
+train_dataloader = dict(
+    dataset=dict(
+        labeled=dict(primary=labeled, labeled=labeled), unlabeled=dict(primary=unlabeled, labeled=labeled)))
+max_iters = 12960  # 160 passes over the unlabeled list, 32 images a step
+train_cfg = dict(max_iters=max_iters)
+param_scheduler = dict(end=max_iters)
