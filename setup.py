@@ -68,5 +68,5 @@ setup(
     packages=find_packages(include=['mmseg_semi', 'mmseg_semi.*']),
     python_requires='>=3.10',
     install_requires=requirements('runtime'),
-    extras_require={name: requirements(name) for name in ('onedl', 'openmmlab', 'demo', 'docs', 'tests')},
+    extras_require={name: requirements(name) for name in ('onedl', 'openmmlab', 'demo', 'docs', 'export', 'tests')},
     zip_safe=False)

@@ -79,7 +79,7 @@ once() {
 install_default() {
     STEP="installing the packages into .venv"
     say "installing into .venv (about 5 GB, torch brings the CUDA libraries; a few minutes)"
-    .venv/bin/python -m pip install -e '.[onedl,demo,tests]' -c requirements/constraints.txt
+    .venv/bin/python -m pip install -e '.[onedl,demo,tests,export,docs]' -c requirements/constraints.txt
 }
 
 # OpenMMLab's mmcv has no wheel for a current torch: it is compiled once, without CUDA, and kept in a cache.
@@ -100,7 +100,7 @@ install_openmmlab() {
     fi
     STEP="installing the packages into .venv-openmmlab"
     say "installing into .venv-openmmlab"
-    $pip install -e '.[openmmlab,demo,tests]' -c $pins --find-links "$wheels" --only-binary mmcv
+    $pip install -e '.[openmmlab,demo,tests,export]' -c $pins --find-links "$wheels" --only-binary mmcv
 }
 
 tag() { .venv-openmmlab/bin/python -c 'import sys; print("cp%d%d" % sys.version_info[:2])'; }
@@ -149,7 +149,6 @@ case $TASK in
         ;;
     api)
         STEP="building the API reference"
-        .venv/bin/python -c 'import sphinx' 2> /dev/null || .venv/bin/python -m pip install -r requirements/docs.txt
         PYTHON=.venv/bin/python bash tools/build_api.sh
         ;;
     test-openmmlab)

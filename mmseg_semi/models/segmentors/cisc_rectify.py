@@ -9,6 +9,7 @@ from mmseg.models.utils import resize
 from torch import Tensor
 
 from mmseg_semi.models.branch import StrongBranch
+from mmseg_semi.models.checkpoint import without_pretrained
 from mmseg_semi.models.feature_tap import FeatureTap
 from mmseg_semi.models.guidance import Guided
 from mmseg_semi.models.losses import rectified_cross_entropy
@@ -17,7 +18,7 @@ from mmseg_semi.registry import MODELS
 from mmseg_semi.structures import GuidedBatch, Target, View
 
 from .guided_encoder_decoder import IGNORE, GuidedEncoderDecoder
-from .semi_encoder_decoder import _without_pretrained, step_generator
+from .semi_encoder_decoder import step_generator
 
 
 @MODELS.register_module()
@@ -103,7 +104,7 @@ class CISCRectify(GuidedEncoderDecoder):
             ValueError: If it lacks weights, or they have other shapes; names the file and the first of them.
         """
         with torch.random.fork_rng(devices=[]):
-            teacher = EncoderDecoder(**{name: _without_pretrained(part) for name, part in self._teacher_cfg.items()})
+            teacher = EncoderDecoder(**{name: without_pretrained(part) for name, part in self._teacher_cfg.items()})
         content = CheckpointLoader.load_checkpoint(path, map_location='cpu')
         found = content.get('state_dict', content)
         expected = teacher.state_dict()
