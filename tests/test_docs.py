@@ -99,7 +99,8 @@ def test_own_data_as_the_tutorial_tells(tmp_path):
         if command.startswith('cp '):
             edit(tmp_path / 'configs/mine/data.py', classes=repr(classes), steps='4', batch='(4, 6)',
                  **{'scale, crop_size': '(96, 96), (64, 64)'})
-    supervised, semi, test = list(printed.values())[-3:]
+    check, _, supervised, semi, test, _, export = list(printed.values())[1:]
+    assert len(list((tmp_path / 'segmented/masks').rglob('*.png'))) == 5 and 'labels agree' in export, export
     assert 'mIoU' in supervised and 'student/mIoU' not in supervised
     assert 'student/mIoU' in semi and '3 labeled images for steps of 4' in semi
     assert all(name in test for name in classes)
