@@ -39,6 +39,16 @@ def test_step_cost():
     assert stages['teacher forward']['bare_ms'] < stages['student forward']['bare_ms']
 
 
+@pytest.mark.slow
+def test_step_cost_of_images_with_guides():
+    config = 'configs/cisc_r/cisc_r_online_tiny_shapes.py'
+    result = run('step_cost.py', config, '--steps', 1, '--json', '--cfg-options', 'crop_size=(33,33)',
+                 'model.data_preprocessor.size=(33,33)', 'train_dataloader.sampler.counts=(2,1)')
+    assert result['ratio'] > 0 and result['stages']['extra losses']['ms'] > 0
+    # Two pairs and one strong view pass the student, a weak view and its guide the teacher.
+    assert result['stages']['teacher forward']['bare_ms'] < result['stages']['student forward']['bare_ms']
+
+
 def test_step_cost_needs_a_method():
     message = run('step_cost.py', 'configs/supervised/supervised_lite0_camvid_24.py', fails=True)
     assert "step_cost needs a semi-supervised config; its model.type is 'EncoderDecoder'" in message

@@ -9,7 +9,6 @@ from mmseg.models.utils import resize
 from torch import Tensor
 
 from mmseg_semi.models.branch import StrongBranch
-from mmseg_semi.models.checkpoint import without_pretrained
 from mmseg_semi.models.feature_tap import FeatureTap
 from mmseg_semi.models.guidance import Guided
 from mmseg_semi.models.losses import rectified_cross_entropy
@@ -65,9 +64,9 @@ class CISCRectify(GuidedEncoderDecoder):
                  **kwargs) -> None:
         if teacher_view not in ('strong', 'weak'):
             raise ValueError(f"CISCRectify.teacher_view must be 'strong' or 'weak', found {teacher_view!r}")
-        # mmseg edits what it is given.
-        parts = {name: copy.deepcopy(part) for name, part in
-                 (('backbone', backbone), ('decode_head', decode_head), ('neck', neck))}
+        # Copies, since mmseg edits what it is given; pretrained weights would be loaded for nothing.
+        parts = {name: part and {key: copy.deepcopy(value) for key, value in part.items() if key != 'pretrained'}
+                 for name, part in (('backbone', backbone), ('decode_head', decode_head), ('neck', neck))}
         super().__init__(backbone, decode_head, neck, consistency_weight=consistency_weight, tap=tap, **kwargs)
         self._teacher_cfg, self._tap_path = parts, tap
         color = {name: getattr(self.data_preprocessor, name, None) for name in ('mean', 'std')}
@@ -104,7 +103,7 @@ class CISCRectify(GuidedEncoderDecoder):
             ValueError: If it lacks weights, or they have other shapes; names the file and the first of them.
         """
         with torch.random.fork_rng(devices=[]):
-            teacher = EncoderDecoder(**{name: without_pretrained(part) for name, part in self._teacher_cfg.items()})
+            teacher = EncoderDecoder(**copy.deepcopy(self._teacher_cfg))
         content = CheckpointLoader.load_checkpoint(path, map_location='cpu')
         found = content.get('state_dict', content)
         expected = teacher.state_dict()
@@ -117,6 +116,7 @@ class CISCRectify(GuidedEncoderDecoder):
         like = self.state_dict()
         teacher.load_state_dict({name: torch.empty_like(like[name]).copy_(found[name]) for name in expected},
                                 assign=True)
+        teacher.to(next(self.parameters()).device)  # buffers that no checkpoint holds
         self._frozen = teacher.requires_grad_(False).eval(), FeatureTap(teacher.decode_head, self._tap_path)
 
     @torch.no_grad()
