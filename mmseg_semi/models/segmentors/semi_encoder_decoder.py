@@ -16,6 +16,7 @@ from mmseg_semi.models.batch_norm import batch_statistics, untracked_statistics
 from mmseg_semi.models.branch import StrongBranch
 from mmseg_semi.models.feature_tap import FeatureTap
 from mmseg_semi.models.losses import head_loss
+from mmseg_semi.models.network_check import check_network
 from mmseg_semi.registry import MODELS
 from mmseg_semi.structures import Output, SemiBatch, Step, Target, View
 
@@ -104,9 +105,7 @@ class SemiEncoderDecoder(EncoderDecoder):
             raise ValueError(f"eval_with must be 'teacher', 'student' or 'both', found {eval_with!r}")
         if teacher_bn not in ('running', 'forward', 'batch'):
             raise ValueError(f"teacher_bn must be 'running', 'forward' or 'batch', found {teacher_bn!r}")
-        if not isinstance(decode_head, dict):
-            raise ValueError(f'decode_head must be one head, found a {type(decode_head).__name__}: cascades are not '
-                             'supported')
+        check_network(backbone, decode_head, labeler)
         if start_iter < 0:
             raise ValueError(f'start_iter must be >= 0, found {start_iter}')
         parts = [_without_pretrained(p) for p in (backbone, decode_head, neck)]

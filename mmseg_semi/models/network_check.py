@@ -1,0 +1,91 @@
+"""Says before a network is built why a method cannot train it."""
+import importlib.util
+from typing import Sequence, Union
+
+from mmseg.models.backbones import BEiT
+from mmseg.models.decode_heads import (
+    DAHead,
+    DDRHead,
+    DPTHead,
+    EncHead,
+    IterativeDecodeHead,
+    PIDHead,
+    SideAdapterCLIPHead,
+)
+from mmseg.models.decode_heads.cascade_decode_head import BaseCascadeDecodeHead
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+
+from mmseg_semi.models.heads import FeatureMapDPTHead
+from mmseg_semi.registry import MODELS
+
+# mmseg's heads whose forward returns a tuple or a list in training.
+SEVERAL_MAPS = (DAHead, DDRHead, EncHead, IterativeDecodeHead, PIDHead, SideAdapterCLIPHead)
+# The packages of the type prefixes in our configs, on OneDL's stack and on OpenMMLab's.
+_INSTALL = dict(mmpretrain='pip install onedl-mmpretrain (OneDL) or pip install mmpretrain (OpenMMLab)')
+
+
+def check_network(backbone: dict, decode_head: Union[dict, Sequence[dict]], labeler: dict) -> None:
+    """Refuses what would fail, or go wrong silently, in the first training step.
+
+    Args:
+        backbone (dict): Config.
+        decode_head (dict): Config.
+        labeler (dict): Config.
+
+    Raises:
+        ImportError: If a part belongs to a package that is not installed, or needs another that is not.
+        ValueError: If the head is a cascade or returns more than one map of logits, if ``DPTHead`` gets no class
+            tokens, or if the labeler shows several image sizes to a backbone that knows one.
+    """
+    if not isinstance(decode_head, dict):
+        raise ValueError(f'decode_head must be one head, found a {type(decode_head).__name__}: cascades are not '
+                         'supported, since their last head needs the prediction of the first one, which the strong '
+                         'views and the tap know nothing of; train them with model.type=CascadeEncoderDecoder on '
+                         'labels only, or take a single head (docs/backbones.md)')
+    for part in (backbone, decode_head):
+        _check_installed(part)
+    _check_head(backbone, decode_head)
+    _check_sizes(backbone, labeler)
+
+
+def _check_installed(part: dict) -> None:
+    package = part['type'].split('.')[0] if isinstance(part.get('type'), str) and '.' in part['type'] else None
+    if part.get('type') == 'mmpretrain.TIMMBackbone' and importlib.util.find_spec('timm') is None:
+        raise ImportError(f"{part['type']} needs timm, which is not installed: pip install timm")
+    if package in _INSTALL and importlib.util.find_spec(package) is None:
+        raise ImportError(f"{part['type']} needs {package}, which is not installed: {_INSTALL[package]}")
+
+
+def _find(part: dict) -> type:
+    """The class of a config; ``type(None)`` if unknown, which building it will say better."""
+    kind = part.get('type')
+    found = MODELS.get(kind) if isinstance(kind, str) else kind
+    return found if isinstance(found, type) else type(None)
+
+
+def _check_head(backbone: dict, decode_head: dict) -> None:
+    head = _find(decode_head)
+    name = head.__name__
+    if issubclass(head, BaseCascadeDecodeHead):
+        raise ValueError(f'decode_head.type={name} is the last head of a cascade and needs the prediction of a first '
+                         'one: cascades are not supported; take a single head (docs/backbones.md)')
+    if issubclass(head, SEVERAL_MAPS) or (head is not type(None) and not issubclass(head, BaseDecodeHead)):
+        raise ValueError(f'decode_head.type={name} returns several maps, which its own loss reads together, but a '
+                         'pseudo-label supervises one map of logits: take a head that returns one, such as FCNHead, '
+                         'UPerHead or SegformerHead (docs/backbones.md)')
+    if issubclass(head, DPTHead) and not issubclass(head, FeatureMapDPTHead) and not backbone.get('output_cls_token'):
+        raise ValueError(f"decode_head.type={name} reads (feature map, class token) pairs, but "
+                         f"backbone.type={backbone.get('type')} is not set to output_cls_token=True; a batch of two "
+                         "would be taken for a pair: use type='FeatureMapDPTHead'")
+
+
+def _check_sizes(backbone: dict, labeler: dict) -> None:
+    scales = tuple(labeler.get('scales', (0.5, 1.0, 1.5)))
+    if labeler.get('type') != 'MultiScaleLabeler' or scales == (1.0, ):
+        return
+    kind = _find(backbone)
+    if issubclass(kind, BEiT) or kind.__name__ == 'BEiTViT':
+        raise ValueError(f'labeler: MultiScaleLabeler shows images at scales {scales}, but the position bias of '
+                         f"backbone.type={kind.__name__} fits one image size, {backbone.get('img_size', 224)}: set "
+                         'labeler.scales=(1.0,), or take a backbone without it, such as mmpretrain.VisionTransformer '
+                         '(docs/backbones.md)')
