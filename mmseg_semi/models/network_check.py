@@ -1,6 +1,6 @@
 """Says before a network is built why a method cannot train it."""
 import importlib.util
-from typing import Sequence, Union
+from typing import Optional, Sequence, Union
 
 from mmseg.models.backbones import BEiT
 from mmseg.models.decode_heads import (
@@ -24,32 +24,44 @@ SEVERAL_MAPS = (DAHead, DDRHead, EncHead, IterativeDecodeHead, PIDHead, SideAdap
 _INSTALL = dict(mmpretrain='pip install onedl-mmpretrain (OneDL) or pip install mmpretrain (OpenMMLab)')
 
 
-def check_network(backbone: dict, decode_head: Union[dict, Sequence[dict]], labeler: dict) -> None:
+def check_network(backbone: dict,
+                  decode_head: Union[dict, Sequence[dict]],
+                  labeler: dict,
+                  num_stages: Optional[int] = None) -> None:
     """Refuses what would fail, or go wrong silently, in the first training step.
 
     Args:
         backbone (dict): Config.
         decode_head (dict): Config.
         labeler (dict): Config.
+        num_stages (int, optional): What configs of cascades set.
 
     Raises:
         ImportError: If a part belongs to a package that is not installed, or needs another that is not.
         ValueError: If the head is a cascade or returns more than one map of logits, if ``DPTHead`` gets no class
             tokens, or if the labeler shows several image sizes to a backbone that knows one.
     """
-    if not isinstance(decode_head, dict):
-        raise ValueError(f'decode_head must be one head, found a {type(decode_head).__name__}: cascades are not '
-                         'supported, since their last head needs the prediction of the first one, which the strong '
-                         'views and the tap know nothing of; train them with model.type=CascadeEncoderDecoder on '
-                         'labels only, or take a single head (docs/backbones.md)')
+    if not isinstance(decode_head, dict) or num_stages is not None:
+        raise ValueError(f'decode_head must be one head, found a {type(decode_head).__name__} and '
+                         f'num_stages={num_stages}: cascades are not supported, since their last head needs the '
+                         'prediction of the first one, which strong views and tap know nothing of; train them with '
+                         'model.type=CascadeEncoderDecoder on labels only, or take a single head (docs/backbones.md)')
     for part in (backbone, decode_head):
-        _check_installed(part)
+        check_installed(part)
     _check_head(backbone, decode_head)
     _check_sizes(backbone, labeler)
 
 
-def _check_installed(part: dict) -> None:
-    package = part['type'].split('.')[0] if isinstance(part.get('type'), str) and '.' in part['type'] else None
+def check_installed(part: dict) -> None:
+    """Names the package that a part of the network needs and does not find.
+
+    Args:
+        part (dict): Config of a backbone or head.
+
+    Raises:
+        ImportError: With the command that installs it.
+    """
+    package = str(part.get('type')).split('.')[0]
     if part.get('type') == 'mmpretrain.TIMMBackbone' and importlib.util.find_spec('timm') is None:
         raise ImportError(f"{part['type']} needs timm, which is not installed: pip install timm")
     if package in _INSTALL and importlib.util.find_spec(package) is None:
@@ -75,8 +87,8 @@ def _check_head(backbone: dict, decode_head: dict) -> None:
                          'UPerHead or SegformerHead (docs/backbones.md)')
     if issubclass(head, DPTHead) and not issubclass(head, FeatureMapDPTHead) and not backbone.get('output_cls_token'):
         raise ValueError(f"decode_head.type={name} reads (feature map, class token) pairs, but "
-                         f"backbone.type={backbone.get('type')} is not set to output_cls_token=True; a batch of two "
-                         "would be taken for a pair: use type='FeatureMapDPTHead'")
+                         f"backbone.type={backbone.get('type')} is not set to output_cls_token=True: "
+                         "use type='FeatureMapDPTHead'")
 
 
 def _check_sizes(backbone: dict, labeler: dict) -> None:

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
+from mmengine.registry import init_default_scope
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 
@@ -141,9 +143,8 @@ def train_one_step(model, cfg, side):
     return log, {name for name, p in students.items() if not wrapper.optimizer.state[p]}
 
 
-@pytest.mark.parametrize('method,network', [
-    pytest.param(*pair, id='-'.join(pair), marks=() if pair in FAST else pytest.mark.slow) for pair in PAIRS])
-def test_pair(method, network):
+def run_pair(method, network):
+    """Raises if the pair does not work."""
     cfg, side = small(Config.fromfile(CONFIGS / f'swap/{method}_{network}.py'), network)
     model = build(cfg)
     model.init_weights()
@@ -174,3 +175,70 @@ def test_pair(method, network):
     plain.load_state_dict({key: value for key, value in teacher.items() if 'representation_head' not in key})
     plain.data_preprocessor = model.data_preprocessor
     assert predict(plain, side).equal(logits)
+
+
+@pytest.mark.parametrize('method,network', [
+    pytest.param(*pair, id='-'.join(pair), marks=() if pair in FAST else pytest.mark.slow) for pair in PAIRS])
+def test_pair(method, network):
+    run_pair(method, network)
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_the_leaves_are_the_matrix_and_short(method):
+    found = {path.stem.removeprefix(f'{method}_'): path for path in (CONFIGS / 'swap').glob(f'{method}_*.py')}
+    assert set(found) == {network for one, network in PAIRS if one == method}
+    for path in found.values():
+        assert len(path.read_text().splitlines()) <= 12, path.name
+
+
+def refusal(method, network):
+    """What the method says of a network it cannot train."""
+    cfg = Config.fromfile(CONFIGS / f'_base_/backbones/{network}.py')
+    semi = Config.fromfile(CONFIGS / f'_base_/semi/{METHODS[method]}.py').semi
+    model = dict(cfg.model)
+    head = model['decode_head']
+    if isinstance(head, dict):
+        semi.pop('decode_head', None)
+    with pytest.raises(ValueError) as error:
+        MODELS.build({**model, **semi, 'decode_head': head})
+    return str(error.value)
+
+
+@pytest.mark.parametrize('method', METHODS)
+@pytest.mark.parametrize('network', REFUSED_NETWORKS)
+def test_networks_that_no_method_trains(method, network):
+    assert REFUSED_NETWORKS[network] in refusal(method, network)
+
+
+@pytest.mark.parametrize('pair', REFUSED, ids='-'.join)
+def test_pairs_that_cannot_work(pair):
+    assert REFUSED[pair] in refusal(*pair)
+
+
+@pytest.mark.parametrize('network', REFUSED_NETWORKS)
+def test_mmseg_itself_builds_the_refused_networks(network):
+    cfg = Config.fromfile(CONFIGS / f'_base_/backbones/{network}.py')
+    cfg.model.backbone.init_cfg = None
+    with torch.device('meta'):
+        assert MODELS.build(cfg.model).num_classes == 21
+
+
+def main():
+    print(f"| network | {' | '.join(METHODS)} |\n|---|{'---|' * len(METHODS)}")
+    for network in (*NETWORKS, *REFUSED_NETWORKS):
+        cells = []
+        for method in METHODS:
+            if network in REFUSED_NETWORKS or (method, network) in REFUSED:
+                refusal(method, network)
+                cells.append('refused')
+            else:
+                run_pair(method, network)
+                cells.append('works')
+        print(f"| `{network}` | {' | '.join(cells)} |", flush=True)
+
+
+if __name__ == '__main__':
+    warnings.simplefilter('ignore')
+    init_default_scope('mmseg')
+    MMLogger.get_instance('matrix', log_level='ERROR')
+    main()

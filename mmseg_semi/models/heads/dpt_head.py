@@ -11,8 +11,8 @@ from mmseg_semi.registry import MODELS
 class FeatureMapDPTHead(DPTHead):
     """mmseg's ``DPTHead`` for backbones that return feature maps without class tokens, such as mmpretrain's.
 
-    mmseg's head reads each input as a pair (feature map, class token); handed a plain map of a batch of two, it takes
-    the two images for that pair and returns logits of one.
+    mmseg's head reads each input as a pair (feature map, class token): a plain map of a batch of two is taken for such
+    a pair and fails deep inside, any other batch fails an assertion without words.
 
     Args:
         **kwargs: Of mmseg's ``DPTHead``; ``readout_type`` must be ``'ignore'``, its default.
@@ -30,5 +30,5 @@ class FeatureMapDPTHead(DPTHead):
         super().__init__(**kwargs)
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
-        """Maps four feature maps [N, D, h, w] of one size to logits [N, C, 8h, 8w]."""
+        """Maps four feature maps [N, D, h, w] of one size to logits [N, C, 8h, 8w], h and w rounded up to even ones."""
         return super().forward([(features, None) for features in inputs])
