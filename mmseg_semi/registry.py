@@ -17,8 +17,9 @@ from mmseg.registry import (
 # The scope is mmseg's: with a scope of its own every build would log a fallback warning.
 BATCH_AUGMENTS = Registry('batch augment', scope='mmseg', locations=['mmseg_semi.models.augments'])
 STAGES = Registry('self-training stage', scope='mmseg', locations=['mmseg_semi.engine.runner'])
+STAGE_SCORERS = Registry('scorer of a selection stage', scope='mmseg', locations=['mmseg_semi.engine.runner'])
 
 __all__ = [
     'BATCH_AUGMENTS', 'DATASETS', 'DATA_SAMPLERS', 'FUNCTIONS', 'HOOKS', 'METRICS', 'MODELS',
-    'OPTIM_WRAPPER_CONSTRUCTORS', 'RUNNERS', 'STAGES', 'TRANSFORMS'
+    'OPTIM_WRAPPER_CONSTRUCTORS', 'RUNNERS', 'STAGES', 'STAGE_SCORERS', 'TRANSFORMS'
 ]

@@ -25,6 +25,27 @@ class SemiBatch:
 
 
 @dataclass(frozen=True)
+class GuidedBatch(SemiBatch):
+    """A batch of CISC-R: images with a guide each, a labeled image that shares a class with them.
+
+    What a stage has no use for is None. Classes are -1 where image and guide share none.
+
+    Attributes:
+        labeled (Tensor): As in :class:`SemiBatch`; of P labeled pairs, the P images and then their P guides.
+        pair_class (Tensor, optional): [P] int64, the class that each labeled pair shares.
+        guide (Tensor, optional): Guides of the unlabeled images, [N_u, 3, H, W], the same format.
+        guide_label (Tensor, optional): Their ground truth, [N_u, H, W] int64, 255 = ignore or padding.
+        guide_class (Tensor, optional): [N_u] int64, the class that each unlabeled image shares with its guide.
+        pseudo_label (Tensor, optional): Of ``weak``, from files, [N_u, H, W] int64, 255 = ignore or padding.
+    """
+    pair_class: Optional[Tensor] = None
+    guide: Optional[Tensor] = None
+    guide_label: Optional[Tensor] = None
+    guide_class: Optional[Tensor] = None
+    pseudo_label: Optional[Tensor] = None
+
+
+@dataclass(frozen=True)
 class Target:
     """A pseudo-label. Never ground truth.
 

@@ -6,13 +6,14 @@
 """
 import argparse
 import os
+import sys
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
-from mmseg.registry import RUNNERS
 
-import mmseg_semi  # noqa: F401 (registers the runner)
+import mmseg_semi  # noqa: F401 (registers the parts that configs name)
 from mmseg_semi.engine.cpu import adapt
+from mmseg_semi.engine.runner.self_training import PlanError, SelfTrainingRunner
 
 
 def parse_args() -> argparse.Namespace:
@@ -33,18 +34,39 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def main() -> None:
-    """Builds the plan and runs it."""
-    args = parse_args()
+def load_plan(args: argparse.Namespace) -> SelfTrainingRunner:
+    """Reads the config and applies the command line to it.
+
+    Raises:
+        PlanError: If it holds no plan or a wrong one.
+        FileNotFoundError: If there is no such config.
+    """
     cfg = Config.fromfile(args.config)
     cfg.launcher = args.launcher
     cfg.merge_from_dict(args.cfg_options or {})
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(Path('work_dirs') / Path(args.config).stem)
     asked = dict(start=args.start, until=args.until, dry_run=args.dry_run or None, on_stale=args.on_stale)
+    if not cfg.get('self_training'):
+        raise PlanError(f'{args.config} has no self_training, so it is no plan; train it with: '
+                        f'python tools/train.py {args.config}')
     cfg.merge_from_dict({f'self_training.{key}': value for key, value in asked.items() if value is not None})
     adapt(cfg, args.launcher)
-    RUNNERS.build(cfg).train()
+    return SelfTrainingRunner.from_cfg(cfg)
+
+
+def main() -> int:
+    """Builds the plan and runs it; returns the exit code: 0 done, 2 a mistake of the caller, 130 interrupted."""
+    args = parse_args()
+    try:
+        load_plan(args).train()
+        return 0
+    except (PlanError, FileNotFoundError) as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print('\ninterrupted; the same command goes on where it stopped', file=sys.stderr)
+        return 130
 
 
 if __name__ == '__main__':
-    main()
+    sys.exit(main())

@@ -1,38 +1,124 @@
 """Images with masks that a model made."""
+import hashlib
+import json
+import logging
 import os.path as osp
-from typing import List, Sequence, Union
+from pathlib import Path
+from typing import Dict, List, Optional, Sequence, Union
 
+import numpy as np
+from mmengine.dist import get_rank
+from mmengine.logging import print_log
+from mmengine.utils import ProgressBar
+from PIL import Image
+
+from mmseg_semi.datasets.transforms import CheckSegMap
 from mmseg_semi.datasets.unlabeled import UnlabeledDataset
 from mmseg_semi.registry import DATASETS
+
+IGNORE = 255
+MAX_BAD = 0.01
+ORIENTATION, SIDEWAYS = 0x0112, (5, 6, 7, 8)  # EXIF: photographs that loaders turn by 90 degrees
 
 
 @DATASETS.register_module()
 class PseudoLabeledDataset(UnlabeledDataset):
     """The images of an :class:`UnlabeledDataset` with masks from ``PseudoLabelStage``.
 
+    Every mask is checked once, when the dataset is built: a PNG of mode P or L, of the size of its image, with labels
+    in 0..C-1 or 255. A mask that has the digest of its line in ``manifest.jsonl`` is as the stage wrote it and need not
+    be decoded.
+
     Args:
         mask_dirs (str or Sequence[str]): Folders of masks. The first one that holds a mask of an image gives it, so a
             later labeling overlays an earlier one and nothing is overwritten.
-        **kwargs: Of :class:`UnlabeledDataset`; the pipeline loads annotations.
+        on_bad_mask (str): ``'error'``, or ``'skip'``: images without a good mask are left out and counted, unless they
+            are more than 1 % of all.
+        **kwargs: Of :class:`UnlabeledDataset`; the pipeline loads annotations. The number of classes is that of
+            ``metainfo``, or of ``CheckSegMap`` in the pipeline.
 
     Raises:
         FileNotFoundError: If an image has no mask in any folder.
+        ValueError: If a mask is bad, or too many are, or ``on_bad_mask`` is unknown.
     """
 
     reads_masks = True
 
-    def __init__(self, mask_dirs: Union[str, Sequence[str]], **kwargs) -> None:
+    def __init__(self, mask_dirs: Union[str, Sequence[str]], on_bad_mask: str = 'error', **kwargs) -> None:
+        if on_bad_mask not in ('error', 'skip'):
+            raise ValueError(f"PseudoLabeledDataset.on_bad_mask must be 'error' or 'skip', found {on_bad_mask!r}")
         self.mask_dirs = [mask_dirs] if isinstance(mask_dirs, str) else list(mask_dirs)
+        self.on_bad_mask = on_bad_mask
         super().__init__(**kwargs)
 
     def load_data_list(self) -> List[dict]:
         """As :class:`UnlabeledDataset`, with ``seg_map_path`` and what ``LoadAnnotations`` reads."""
-        infos = super().load_data_list()
+        infos, kept, bad = super().load_data_list(), [], []
+        self._manifests = {folder: self._manifest(folder) for folder in self.mask_dirs}
+        bar = ProgressBar(len(infos)) if get_rank() == 0 else None
         for info in infos:
-            key = osp.splitext(osp.relpath(info['img_path'], self.data_prefix['img_path'] or '.'))[0]
-            paths = [osp.join(folder, f'{key}.png') for folder in self.mask_dirs]
-            path = next((path for path in paths if osp.isfile(path)), None)
-            if path is None:
-                raise FileNotFoundError(f'no pseudo-label of {info["img_path"]}: looked for {", ".join(paths)}')
-            info.update(seg_map_path=path, label_map=None, reduce_zero_label=False)
-        return infos
+            try:
+                self._add_mask(info)
+                kept.append(info)
+            except (FileNotFoundError, ValueError) as error:
+                if self.on_bad_mask == 'error':
+                    raise
+                bad.append(str(error))
+            if bar:
+                bar.update()
+        if bar:
+            bar.file.write('\n')
+        del self._manifests
+        if len(bad) > MAX_BAD * len(infos):
+            raise ValueError(f'{len(bad)} of {len(infos)} pseudo-labels are bad, more than {MAX_BAD:.0%}; label the '
+                             f'images again. The first: {bad[0]}')
+        if bad:
+            print_log(f'{len(bad)} of {len(infos)} images are left out for their pseudo-labels. The first: {bad[0]}',
+                      'current', level=logging.WARNING)
+        return kept
+
+    @staticmethod
+    def _manifest(folder: str) -> Dict[str, dict]:
+        """Records of ``PseudoLabelStage`` by file; none for masks of another origin."""
+        path = Path(folder) / 'manifest.jsonl'
+        return {record['file']: record for record in map(json.loads, path.read_text().splitlines())
+                } if path.is_file() else {}
+
+    @property
+    def _num_classes(self) -> Optional[int]:
+        checks = [t.num_classes for t in self.pipeline.transforms if isinstance(t, CheckSegMap)]
+        return len(self.metainfo.get('classes') or ()) or (checks[0] if checks else None)
+
+    def _add_mask(self, info: dict) -> None:
+        """Finds and checks the mask of an image."""
+        image = info['img_path']
+        file = osp.splitext(osp.relpath(image, self.data_prefix['img_path'] or '.'))[0].replace('\\', '/') + '.png'
+        paths = {folder: osp.join(folder, file) for folder in self.mask_dirs}
+        folder = next((folder for folder in self.mask_dirs if osp.isfile(paths[folder])), None)
+        if folder is None:
+            raise FileNotFoundError(f'no pseudo-label of {image}: looked for {", ".join(paths.values())}')
+        path = paths[folder]
+        size, present = self._describe(path, self._manifests[folder].get(file))
+        with Image.open(image) as picture:
+            expected = picture.size if picture.getexif().get(ORIENTATION) in SIDEWAYS else picture.size[::-1]
+        if tuple(size) != expected:
+            raise ValueError(f'pseudo-label {path} is {tuple(size)}, its image {image} is {expected} (height, width)')
+        wrong = [label for label in present if label != IGNORE and label >= (self._num_classes or IGNORE)]
+        if wrong:
+            raise ValueError(f'pseudo-label {path} holds labels {wrong[:5]}; expected 0..{self._num_classes - 1} or '
+                             f'{IGNORE} (ignore)')
+        info.update(seg_map_path=path, label_map=None, reduce_zero_label=False)
+
+    @staticmethod
+    def _describe(path: str, record: Optional[dict]) -> tuple:
+        """Size (height, width) of a mask and the labels in it."""
+        if record and hashlib.sha256(Path(path).read_bytes()).hexdigest() == record['sha256']:
+            return record['size'], np.flatnonzero(record['histogram']).tolist()
+        try:
+            with Image.open(path) as picture:
+                mode, mask = picture.mode, np.array(picture)
+        except (OSError, SyntaxError) as error:
+            raise ValueError(f'cannot read pseudo-label {path}: {type(error).__name__}: {error}') from error
+        if mode not in ('P', 'L'):
+            raise ValueError(f'pseudo-label {path} is a PNG of mode {mode}; expected class indices, mode P or L')
+        return mask.shape, np.unique(mask).tolist()

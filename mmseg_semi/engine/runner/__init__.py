@@ -1,8 +1,13 @@
+from .checkpoint_agreement import CheckpointAgreement, map_agreement
+from .cisc_anchor import CISCAnchor
+from .index_stage import IndexStage
 from .pseudo_label_stage import PseudoLabelStage
+from .select_stage import SelectStage, StageScorer
 from .self_training import SelfTrainingRunner
 from .stage import Stage
 from .train_stage import ExportCheckpointHook, ResumeValidationHook, TrainStage
 
 __all__ = [
-    'ExportCheckpointHook', 'PseudoLabelStage', 'ResumeValidationHook', 'SelfTrainingRunner', 'Stage', 'TrainStage'
+    'CISCAnchor', 'CheckpointAgreement', 'ExportCheckpointHook', 'IndexStage', 'PseudoLabelStage',
+    'ResumeValidationHook', 'SelectStage', 'SelfTrainingRunner', 'Stage', 'StageScorer', 'TrainStage', 'map_agreement'
 ]

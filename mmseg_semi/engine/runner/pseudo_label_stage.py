@@ -1,28 +1,30 @@
 """A stage that labels images with a trained model."""
 import hashlib
 import io
-import json
+import logging
 import os
 from pathlib import Path
-from typing import Dict, Iterator, List, Sequence
+from typing import Dict, Sequence, Tuple
 
 import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.dist import barrier, get_dist_info
 from mmengine.logging import print_log
 from mmengine.registry import init_default_scope
 from mmengine.runner import load_checkpoint
-from mmengine.utils import ProgressBar
 from mmseg.models import EncoderDecoder
 from mmseg.models.utils import resize
 from PIL import Image
 from torch import Tensor
 
+from mmseg_semi.datasets import lists_nothing
+from mmseg_semi.engine.runner.image_records import image_files, share_records
 from mmseg_semi.engine.runner.stage import Stage
-from mmseg_semi.engine.runner.state import write_text
 from mmseg_semi.registry import DATASETS, MODELS, STAGES
+
+# Images as they are, for datasets without a pipeline of their own.
+NATIVE_SIZE = [dict(type='LoadImageFromFile'), dict(type='PackSegInputs')]
 
 
 @torch.no_grad()
@@ -65,24 +67,44 @@ def encode_mask(label: np.ndarray, palette: Sequence[Sequence[int]]) -> bytes:
     return buffer.getvalue()
 
 
-def read_manifest(path: Path) -> List[dict]:
-    """The lines of a manifest; a last line that was cut off is left out."""
-    entries = []
-    for line in path.read_text().splitlines() if path.is_file() else []:
-        try:
-            entries.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return entries
+def load_trained(cfg: Config, checkpoint: str) -> Tuple[EncoderDecoder, dict]:
+    """The model of a config with the weights of a checkpoint, in eval mode on the device; and its dataset's meta."""
+    model = MODELS.build(cfg.model)
+    content = load_checkpoint(model, checkpoint, map_location='cpu', strict=True)
+    return model.to(get_device()).eval(), content.get('meta', {}).get('dataset_meta') or {}
+
+
+def predict_label(model: EncoderDecoder, sample: dict, scales: Sequence[float] = (1.0, ),
+                  flip: bool = False) -> np.ndarray:
+    """Classes of a whole image at the size of its file, whatever size its pipeline gave it.
+
+    Args:
+        model (EncoderDecoder): In eval mode.
+        sample (dict): ``inputs`` and ``data_samples`` of ``PackSegInputs``.
+        scales (Sequence[float]): See :func:`predict_probability`.
+        flip (bool): See :func:`predict_probability`.
+
+    Returns:
+        ndarray: [H, W] uint8.
+    """
+    batch = dict(inputs=[sample['inputs']], data_samples=[sample['data_samples']])
+    image = model.data_preprocessor(batch, False)['inputs']
+    height, width = sample['inputs'].shape[1:]
+    probability = predict_probability(model, image, scales, flip)[None, :, :height, :width]
+    size = tuple(sample['data_samples'].ori_shape[:2])
+    if size != (height, width):
+        probability = resize(probability, size, mode='bilinear', align_corners=model.align_corners)
+    return probability[0].argmax(dim=0).to(torch.uint8).cpu().numpy()
 
 
 @STAGES.register_module()
 class PseudoLabelStage(Stage):
-    """Labels every image of a dataset; one palette PNG per image, at the image's own size.
+    """Labels every image of a dataset; one palette PNG per image, at the size of the image's file.
 
-    Ranks share the images. A mask that exists and has the digest of its manifest line is not made again. Artifact:
-    ``masks``, a folder that mirrors the images' and holds ``manifest.jsonl``: for each image its ``id`` (path without
-    suffix), ``file``, ``size`` [H, W], ``sha256`` and ``histogram`` (pixels per class).
+    Ranks share the images. A mask that exists and has the digest of its manifest line is not made again. A dataset with
+    an empty list gives no masks, with a warning. Artifact: ``masks``, a folder that mirrors the images' and holds
+    ``manifest.jsonl``: for each image its ``id`` (path without suffix), ``file``, ``size`` [H, W], ``sha256`` and
+    ``histogram`` (pixels per class).
 
     Args:
         cfg (str): Config of the model, such as ``'sup:config'``.
@@ -103,8 +125,7 @@ class PseudoLabelStage(Stage):
         if not scales or min(scales) <= 0:
             raise ValueError(f'PseudoLabelStage.scales must be positive numbers, found {list(scales)}')
         self.cfg, self.checkpoint, self.scales, self.flip = cfg, checkpoint, tuple(scales), flip
-        pipeline = [dict(type='LoadImageFromFile'), dict(type='PackSegInputs')]
-        self.dataset = {'type': 'UnlabeledDataset', 'pipeline': pipeline, **dataset}
+        self.dataset = {'type': 'UnlabeledDataset', 'pipeline': NATIVE_SIZE, **dataset}
 
     def settings(self) -> dict:
         """The dataset and how it is labeled; model and checkpoint are inputs."""
@@ -112,76 +133,37 @@ class PseudoLabelStage(Stage):
 
     def run(self) -> Dict[str, Path]:
         """Labels what is not labeled yet."""
+        masks = self.folder / 'masks'
+        masks.mkdir(parents=True, exist_ok=True)
+        if lists_nothing(self.dataset):
+            print_log(f'{self.folder.name}: {self.dataset["ann_file"]} is empty, there is nothing to label.', 'current',
+                      level=logging.WARNING)
+            share_records(masks, 'manifest', [], bool, dict)
+            return dict(masks=masks)
         cfg = Config.fromfile(self.cfg)
         init_default_scope(cfg.get('default_scope', 'mmseg'))
         dataset = DATASETS.build(self.dataset)
-        rank, world_size = get_dist_info()
-        masks = self.folder / 'masks'
-        masks.mkdir(parents=True, exist_ok=True)
-        done = self._done(masks)
-        if rank == 0:
-            for path in masks.rglob('*.part'):
-                path.unlink()
-        barrier()  # nobody writes while another still reads
-        todo = [i for i in range(rank, len(dataset), world_size) if self._id(dataset, i) not in done]
-        print_log(f'{self.folder.name}: {len(dataset)} images, {len(done)} labeled before.', 'current')
-        model, palette = self._model(cfg)
-        bar = ProgressBar(len(todo)) if rank == 0 and todo else None
-        with open(masks / f'manifest.rank{rank}.jsonl', 'a') as manifest:
-            for entry in self._label(dataset, todo, model, palette, masks):
-                manifest.write(json.dumps(entry) + '\n')
-                manifest.flush()
-                if bar:
-                    bar.update()
-        barrier()
-        if rank == 0:
-            entries = {**self._done(masks)}
-            write_text(masks / 'manifest.jsonl', ''.join(json.dumps(entries[key]) + '\n' for key in sorted(entries)))
-            for path in masks.glob('manifest.rank*.jsonl'):
-                path.unlink()
-        barrier()
-        return dict(masks=masks)
-
-    @staticmethod
-    def _id(dataset, index: int) -> str:
-        info = dataset.get_data_info(index)
-        path = Path(info['img_path'])
-        root = Path(dataset.data_prefix['img_path'])
-        return path.relative_to(root).with_suffix('').as_posix()
-
-    @staticmethod
-    def _done(masks: Path) -> Dict[str, dict]:
-        """Manifest entries whose file is there and whole."""
-        found = {}
-        for path in sorted(masks.glob('manifest*.jsonl')):
-            for entry in read_manifest(path):
-                file = masks / entry['file']
-                if file.is_file() and hashlib.sha256(file.read_bytes()).hexdigest() == entry['sha256']:
-                    found[entry['id']] = entry
-        return found
-
-    def _model(self, cfg: Config) -> tuple:
-        model = MODELS.build(cfg.model)
+        model, meta = load_trained(cfg, self.checkpoint)
         if not 1 < model.num_classes <= 255:
             raise ValueError(f'{self.cfg}: {model.num_classes} classes do not fit a mask of 8 bits with 255 = ignore')
-        checkpoint = load_checkpoint(model, self.checkpoint, map_location='cpu', strict=True)
-        palette = (checkpoint.get('meta', {}).get('dataset_meta') or {}).get('palette')
+        palette = meta.get('palette')
         if palette is None:
             palette = np.random.default_rng(0).integers(256, size=(model.num_classes, 3)).tolist()
-        return model.to(get_device()).eval(), palette
+        keys = list(image_files(dataset))
 
-    def _label(self, dataset, indices: Sequence[int], model: EncoderDecoder, palette, masks: Path) -> Iterator[dict]:
-        for index in indices:
-            sample, key = dataset[index], self._id(dataset, index)
-            batch = dict(inputs=[sample['inputs']], data_samples=[sample['data_samples']])
-            image = model.data_preprocessor(batch, False)['inputs']
-            height, width = sample['inputs'].shape[1:]
-            probability = predict_probability(model, image, self.scales, self.flip)[:, :height, :width]
-            label = probability.argmax(dim=0).to(torch.uint8).cpu().numpy()
-            content, file = encode_mask(label, palette), masks / f'{key}.png'
-            file.parent.mkdir(parents=True, exist_ok=True)
-            part = file.with_name(f'{file.name}.{os.getpid()}.part')
+        def whole(entry: dict) -> bool:
+            file = masks / entry['file']
+            return file.is_file() and hashlib.sha256(file.read_bytes()).hexdigest() == entry['sha256']
+
+        def label(index: int) -> dict:
+            mask = predict_label(model, dataset[index], self.scales, self.flip)
+            content, name = encode_mask(mask, palette), f'{keys[index]}.png'
+            (masks / name).parent.mkdir(parents=True, exist_ok=True)
+            part = masks / f'{name}.{os.getpid()}.part'
             part.write_bytes(content)
-            part.replace(file)
-            yield dict(id=key, file=f'{key}.png', size=list(label.shape), sha256=hashlib.sha256(content).hexdigest(),
-                       histogram=np.bincount(label.ravel(), minlength=model.num_classes).tolist())
+            part.replace(masks / name)
+            return dict(file=name, size=list(mask.shape), sha256=hashlib.sha256(content).hexdigest(),
+                        histogram=np.bincount(mask.ravel(), minlength=model.num_classes).tolist())
+
+        share_records(masks, 'manifest', keys, whole, label)
+        return dict(masks=masks)

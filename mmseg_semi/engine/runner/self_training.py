@@ -1,5 +1,7 @@
 """Self-training in stages: a plan of training, labeling and selection that survives a crash at any moment."""
+import copy
 import fcntl
+import inspect
 import os
 import shutil
 import time
@@ -10,12 +12,19 @@ from mmengine.config import Config
 from mmengine.dist import barrier, broadcast_object_list, get_rank, init_dist, is_distributed
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
 
-from mmseg_semi.engine.runner.stage import Stage, references, replace_references
+from mmseg_semi.engine.runner.stage import Stage, config_keys, references, replace_config, replace_references
 from mmseg_semi.engine.runner.state import State, differences, digest, fingerprint
 from mmseg_semi.registry import RUNNERS, STAGES
 
+
+class PlanError(ValueError):
+    """Something about a plan or its folder that its user has to change; the message says what."""
+
+
 FIELDS = ('stages', 'start', 'until', 'dry_run', 'on_stale')
+DONE = 'done before, skipped'
 
 
 @RUNNERS.register_module()
@@ -23,9 +32,9 @@ class SelfTrainingRunner:
     """Runs the stages of ``cfg.self_training`` in order, under the stock ``tools/train.py`` (``runner_type``).
 
     A stage is a dict with ``name``, ``type`` and the options of its class; any string ``'stage:artifact'`` in it stands
-    for an output of an earlier stage. Each stage has a folder ``NN_name`` in ``work_dir``; ``state.json`` says what is
-    done. A stage is skipped while its settings and inputs are the same and its outputs are whole; one that was stopped
-    goes on where it was.
+    for an output of an earlier stage, any ``'config:key'`` for a part of the plan's config (:func:`replace_config`).
+    Each stage has a folder ``NN_name`` in ``work_dir``; ``state.json`` says what is done. A stage is skipped while its
+    settings and inputs are the same and its outputs are whole; one that was stopped goes on where it was.
 
     ``self_training`` may also hold: ``start`` (name of the first stage to run; those before must be done), ``until``
     (name of the last one), ``dry_run`` (only tell what would run), ``on_stale``: what to do with a stage whose settings
@@ -35,23 +44,26 @@ class SelfTrainingRunner:
         cfg (Config): With ``self_training`` and ``work_dir``.
 
     Raises:
-        ValueError: If the plan is wrong; the message names the stage.
+        PlanError: If the plan is wrong; the message names the stage.
     """
 
     def __init__(self, cfg: Config) -> None:
         self.cfg = cfg
         plan = cfg.get('self_training')
         if not plan or not plan.get('stages'):
-            raise ValueError('SelfTrainingRunner needs self_training=dict(stages=[...]) in the config, found '
+            raise PlanError('SelfTrainingRunner needs self_training=dict(stages=[...]) in the config, found '
                              f'{plan!r}')
         unknown = set(plan) - set(FIELDS)
         if unknown:
-            raise ValueError(f'self_training: unknown settings {sorted(unknown)}; expected some of {list(FIELDS)}')
+            raise PlanError(f'self_training: unknown settings {sorted(unknown)}; expected some of {list(FIELDS)}')
         self.options = {key: plan.get(key) for key in FIELDS[1:]}
         if self.options['on_stale'] not in (None, 'error', 'rerun'):
-            raise ValueError(f"self_training.on_stale must be 'error' or 'rerun', found {self.options['on_stale']!r}")
-        self.stages = [dict(stage) for stage in cfg.to_dict()['self_training']['stages']]
-        self.names = [stage.get('name') for stage in self.stages]
+            raise PlanError(f"self_training.on_stale must be 'error' or 'rerun', found {self.options['on_stale']!r}")
+        content = cfg.to_dict()
+        stages = content.pop('self_training')['stages']
+        self.names = [stage.get('name') for stage in stages]
+        self.stages = [self._with_config(stage, content) for stage in stages]
+        self.plan_cfg = self._training_config(content, stages)
         self.launcher = cfg.get('launcher', 'none')
         self.env_cfg = cfg.get('env_cfg', dict(dist_cfg=dict(backend='gloo')))
         self.work_dir = Path(cfg.work_dir).resolve()
@@ -63,32 +75,44 @@ class SelfTrainingRunner:
         """As ``Runner.from_cfg``."""
         return cls(cfg)
 
+    @staticmethod
+    def _with_config(stage: dict, cfg: dict) -> dict:
+        try:
+            return replace_config(stage, cfg)
+        except ValueError as error:
+            raise PlanError(f'stage {stage.get("name")}: {error}') from error
+
+    @staticmethod
+    def _training_config(cfg: dict, stages: List[dict]) -> dict:
+        """The config without what only stages read: it counts where it is used, so no other stage becomes stale."""
+        read = {key.split('.')[0] for key in config_keys(stages)} - set(inspect.signature(Runner.__init__).parameters)
+        return {key: value for key, value in cfg.items() if key not in read and key != 'runner_type'}
+
     def _check(self) -> None:
         """Finds mistakes of the plan before anything runs."""
+        made: Dict[str, tuple] = {}
         for i, (name, stage) in enumerate(zip(self.names, self.stages, strict=True)):
             if not isinstance(name, str) or not name.isidentifier():
-                raise ValueError(f'self_training.stages[{i}].name must be a word of letters, digits and _, found '
+                raise PlanError(f'self_training.stages[{i}].name must be a word of letters, digits and _, found '
                                  f'{name!r}')
+            if name == 'config':
+                raise PlanError(f"self_training.stages[{i}].name: 'config' is taken, for 'config:KEY'; give another")
             if self.names.index(name) != i:
-                raise ValueError(f'self_training.stages: two stages are named {name!r}')
+                raise PlanError(f'self_training.stages: two stages are named {name!r}')
             if STAGES.get(stage.get('type', '')) is None:
-                raise ValueError(f'stage {name}: no stage of type {stage.get("type")!r}; there are '
+                raise PlanError(f'stage {name}: no stage of type {stage.get("type")!r}; there are '
                                  f'{sorted(STAGES.module_dict)}')
             for reference in references(stage, self.names):
                 source, artifact = reference.split(':')
-                if source not in self.names[:i]:
-                    raise ValueError(f'stage {name}: {reference!r} must come from an earlier stage')
-                known = STAGES.get(self.stages[self.names.index(source)]['type']).artifacts
-                if artifact not in known:
-                    raise ValueError(f'stage {name}: {reference!r} does not exist; stage {source} makes '
-                                     f'{", ".join(known)}')
-            try:
-                self._build(i, {reference: reference for reference in references(stage, self.names)})
-            except (TypeError, ValueError, FileNotFoundError) as error:
-                raise ValueError(f'stage {name}: {error}') from error
+                if source not in made:
+                    raise PlanError(f'stage {name}: {reference!r} must come from an earlier stage')
+                if artifact not in made[source]:
+                    raise PlanError(f'stage {name}: {reference!r} does not exist; stage {source} makes '
+                                     f'{", ".join(made[source])}')
+            made[name] = self._build(i, {reference: reference for reference in references(stage, self.names)}).artifacts
         for key in ('start', 'until'):
             if self.options[key] is not None and self.options[key] not in self.names:
-                raise ValueError(f'self_training.{key}={self.options[key]!r} is no stage; there are '
+                raise PlanError(f'self_training.{key}={self.options[key]!r} is no stage; there are '
                                  f'{", ".join(self.names)}')
 
     # ---- the run ------------------------------------------------------------------------------------------------
@@ -105,7 +129,8 @@ class SelfTrainingRunner:
                 try:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
-                    raise RuntimeError(f'{self.work_dir} is in use by another process') from None
+                    raise PlanError(f'{self.work_dir} is in use by another process; wait for it or give another '
+                                    'work_dir') from None
             self._run_all()
 
     def _run_all(self) -> None:
@@ -124,12 +149,13 @@ class SelfTrainingRunner:
                 raise decision[0]
             todo, paths = decision[0]
             self.logger.info(f'Stage {i + 1} of {len(self.names)}, {name}: {todo}')
-            if self.options['dry_run']:
-                if todo != 'done before, skipped':
-                    return
+            if todo == DONE:
                 continue
-            if todo != 'done before, skipped':
-                self._run_one(i, paths)
+            if self.options['dry_run']:
+                for j in range(i + 1, last + 1):
+                    self.logger.info(f'Stage {j + 1} of {len(self.names)}, {self.names[j]}: after that')
+                return
+            self._run_one(i, paths)
 
     def _folder(self, i: int) -> Path:
         return self.work_dir / f'{i + 1:02d}_{self.names[i]}'
@@ -138,7 +164,11 @@ class SelfTrainingRunner:
         options = {key: value for key, value in self.stages[i].items() if key != 'name'}
         options = replace_references(options, self.names, paths.__getitem__)
         stage = STAGES.get(options.pop('type'))
-        return stage(**options, folder=self._folder(i), here=self.here, launcher=self.launcher, env_cfg=self.env_cfg)
+        try:
+            return stage(**options, folder=self._folder(i), here=self.here, launcher=self.launcher,
+                         env_cfg=self.env_cfg, plan_cfg=copy.deepcopy(self.plan_cfg))
+        except (TypeError, ValueError, FileNotFoundError) as error:
+            raise PlanError(f'stage {self.names[i]}: {error}') from error
 
     def _decide(self, i: int, must_be_done: bool) -> tuple:
         """Compares a stage with its entry in the state (rank 0 only).
@@ -153,7 +183,7 @@ class SelfTrainingRunner:
             source, artifact = reference.split(':')
             output = (state.get(source) or {}).get('outputs', {}).get(artifact)
             if output is None:
-                raise ValueError(f'stage {name}: {reference!r} was not made; stage {source} made '
+                raise PlanError(f'stage {name}: {reference!r} was not made; stage {source} made '
                                  f'{sorted((state.get(source) or {}).get("outputs", {})) or "nothing yet"}')
             paths[reference], digests[reference] = str(self.work_dir / output['path']), output['digest']
         settings = self._settings(i, paths, digests)
@@ -162,9 +192,9 @@ class SelfTrainingRunner:
             changed = differences(entry['settings'], settings)
             told = '; '.join(f'{key}: {old!r} -> {new!r}' for key, (old, new) in list(changed.items())[:5])
             if self.options['on_stale'] != 'rerun':
-                raise ValueError(f'stage {name} in {self._folder(i)} was made with other settings ({told[:500]}). '
-                                 "Set self_training.on_stale='rerun' to redo it and what depends on it, or give "
-                                 'another work_dir')
+                raise PlanError(f'stage {name} in {self._folder(i)} was made with other settings ({told[:500]}). '
+                                 "Set self_training.on_stale='rerun' (--on-stale rerun) to redo it and what depends "
+                                 'on it, or give another work_dir')
             self.logger.info(f'Stage {name} has changed ({told[:500]}): it is made anew.')
             if not self.options['dry_run']:
                 shutil.rmtree(self._folder(i), ignore_errors=True)
@@ -173,10 +203,10 @@ class SelfTrainingRunner:
         if entry and entry['status'] == 'done':
             broken = self._broken(entry['outputs'])
             if not broken:
-                return 'done before, skipped', paths
+                return DONE, paths
             self.logger.warning(f'Stage {name}: {", ".join(broken)} missing or changed: it runs again.')
         if must_be_done:
-            raise ValueError(f'self_training.start={self.options["start"]!r}, but stage {name} before it is not done')
+            raise PlanError(f'self_training.start={self.options["start"]!r}, but stage {name} before it is not done')
         if not self.options['dry_run']:
             state.set(name, status='running', fingerprint=now, settings=settings, started=time.ctime())
         return ('goes on' if entry else 'starts'), paths

@@ -4,7 +4,7 @@ import itertools
 from pathlib import Path
 from typing import Dict, Optional, Sequence, Union
 
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.dist import barrier, get_rank
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
@@ -17,7 +17,7 @@ from mmseg_semi.registry import HOOKS, STAGES
 
 RUNS = itertools.count()
 # Where and how, not what.
-IRRELEVANT = ('work_dir', 'launcher', 'resume', 'env_cfg', 'experiment_name')
+IRRELEVANT = ('work_dir', 'launcher', 'resume', 'env_cfg', 'experiment_name', 'model_wrapper_cfg')
 
 
 @HOOKS.register_module()
@@ -73,25 +73,35 @@ class TrainStage(Stage):
     never found a best; ``at_0``, ``at_1``, ... for ``export``.
 
     Args:
-        cfg (str | dict): Config file, relative to the plan's, or a config.
-        cfg_options (dict): Dotted keys that override it. Values may be references.
+        cfg (str | dict): Config file, relative to the plan's, or a config. Defaults to the plan's own.
+        dataset (dict): Training set in place of the config's.
+        batch_size (int): Images per GPU and step in place of the config's.
+        epochs (int): Length of the run, together with ``epoch_steps``: ``epochs * epoch_steps`` iterations, validated
+            and saved after each epoch. The learning rate falls over the whole of it. Defaults to the config's length.
+        epoch_steps (int): Iterations of an epoch.
+        cfg_options (dict): Dotted keys that override the config last. Values may be references.
         export (Sequence[float]): Fractions f of training in (0, 1): the checkpoint after ``floor(f * max_iters)``
             iterations is kept as ``at_i``.
 
     Raises:
-        ValueError: If a fraction is outside (0, 1) or names no iteration of its own, or the config trains by epochs.
+        ValueError: If a fraction is outside (0, 1) or names no iteration of its own, the config trains by epochs or
+            lacks a part, or a length is not positive.
     """
 
-    artifacts = ('config', 'last', 'best', *(f'at_{i}' for i in range(9)))
-
-    def __init__(self, cfg: Union[str, dict], cfg_options: Optional[dict] = None, export: Sequence[float] = (),
-                 **kwargs) -> None:
+    def __init__(self, cfg: Union[None, str, dict] = None, dataset: Optional[dict] = None,
+                 batch_size: Optional[int] = None, epochs: Optional[int] = None, epoch_steps: Optional[int] = None,
+                 cfg_options: Optional[dict] = None, export: Sequence[float] = (), **kwargs) -> None:
         super().__init__(**kwargs)
-        if isinstance(cfg, str):
-            path = self.here / cfg
-            self.cfg = Config.fromfile(path if path.is_file() else cfg)
-        else:
-            self.cfg = Config(copy.deepcopy(dict(cfg)))
+        self.cfg = self._load(self.plan_cfg if cfg is None else cfg)
+        missing = [key for key in ('model', 'train_dataloader', 'train_cfg') if not self.cfg.get(key)]
+        if missing:
+            raise ValueError(f'the config of a TrainStage lacks {", ".join(missing)}; expected a whole training config')
+        if dataset is not None:
+            self.cfg.train_dataloader.dataset = ConfigDict(dataset)
+        if batch_size is not None:
+            self.cfg.train_dataloader.batch_size = batch_size
+        if epochs is not None or epoch_steps is not None:
+            self._set_length(epochs, epoch_steps)
         self.cfg.merge_from_dict(cfg_options or {})
         if self.cfg.train_cfg.get('type') != 'IterBasedTrainLoop':
             raise ValueError(f'TrainStage needs train_cfg.type="IterBasedTrainLoop", found '
@@ -103,6 +113,21 @@ class TrainStage(Stage):
         if 0 in self.exports or len(set(self.exports)) < len(self.exports):
             raise ValueError(f'TrainStage.export={list(export)} of max_iters={self.cfg.train_cfg.max_iters} are the '
                              f'iterations {self.exports}; expected different ones, at least 1')
+        self.artifacts = ('config', 'last', 'best', *(f'at_{i}' for i in range(len(self.exports))))
+
+    def _load(self, cfg: Union[str, dict]) -> Config:
+        if not isinstance(cfg, str):
+            return Config(copy.deepcopy(dict(cfg)))
+        path = self.here / cfg
+        return Config.fromfile(path if path.is_file() else cfg)
+
+    def _set_length(self, epochs: Optional[int], epoch_steps: Optional[int]) -> None:
+        if not epochs or not epoch_steps or min(epochs, epoch_steps) < 1:
+            raise ValueError(f'TrainStage.epochs and epoch_steps must both be positive, found {epochs} and '
+                             f'{epoch_steps}')
+        self.cfg.merge_from_dict({
+            'train_cfg.max_iters': epochs * epoch_steps, 'train_cfg.val_interval': epoch_steps,
+            'default_hooks.checkpoint.interval': epoch_steps, 'param_scheduler.end': epochs * epoch_steps})
 
     def settings(self) -> dict:
         """The config without what does not change the result, and the exports."""
@@ -112,8 +137,8 @@ class TrainStage(Stage):
     def run(self) -> Dict[str, Path]:
         """Trains; returns the checkpoints."""
         cfg = copy.deepcopy(self.cfg)
-        adapt(cfg)
         cfg.work_dir, cfg.launcher, cfg.env_cfg = str(self.folder), self.launcher, self.env_cfg
+        adapt(cfg, self.launcher)
         # Else runs of one second would share mmengine's message hub, and with it the best score.
         cfg.experiment_name = f'{self.folder.name}_{next(RUNS)}'
         checkpoint = usable_checkpoint(self.folder)

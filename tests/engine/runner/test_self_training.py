@@ -229,7 +229,7 @@ def test_one_process_at_a_time(make_plan, tmp_path):
     (tmp_path / 'plan').mkdir()
     with open(tmp_path / 'plan' / 'lock', 'w') as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(RuntimeError, match='is in use by another process'):
+        with pytest.raises(ValueError, match='is in use by another process'):
             train(make_plan())
 
 

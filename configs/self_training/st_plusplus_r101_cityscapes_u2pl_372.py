@@ -1,0 +1,5 @@
+_base_ = './st_plusplus_r101_cityscapes_u2pl_186.py'
+split = 'splits/cityscapes/u2pl/372'
+train_dataloader = dict(dataset=dict(ann_file=f'{split}/labeled.txt'))
+unlabeled = dict(ann_file=f'{split}/unlabeled.txt')
+epoch_steps = dict(sup=23, reliable=174, all=325)

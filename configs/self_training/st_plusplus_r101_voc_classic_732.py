@@ -1,0 +1,5 @@
+_base_ = './st_plusplus_r101_voc_classic_92.py'
+split = 'splits/voc/classic/732'
+train_dataloader = dict(dataset=dict(ann_file=f'{split}/labeled.txt'))
+unlabeled = dict(ann_file=f'{split}/unlabeled.txt')
+epoch_steps = dict(sup=45, reliable=628, all=1256)

@@ -1,0 +1,5 @@
+_base_ = './st_r101_voc_classic_92.py'
+split = 'splits/voc/blended_u2pl/1323'
+train_dataloader = dict(dataset=dict(ann_file=f'{split}/labeled.txt'))
+unlabeled = dict(ann_file=f'{split}/unlabeled.txt')
+epoch_steps = dict(sup=82, all=1157)

@@ -1,0 +1,101 @@
+"""One record per image: ranks share the images, and no record is made twice however often the work is stopped."""
+import json
+from pathlib import Path
+from typing import Callable, Dict, List, Sequence
+
+from mmengine.dist import barrier, broadcast_object_list, get_dist_info
+from mmengine.logging import print_log
+from mmengine.utils import ProgressBar
+from mmseg.datasets import BaseSegDataset
+
+from mmseg_semi.engine.runner.state import write_text
+
+
+def image_files(dataset: BaseSegDataset) -> Dict[str, str]:
+    """Id of each image (its path below ``img_path`` without suffix, which also names its mask) -> that path.
+
+    Raises:
+        ValueError: If two images have the same id, so that their masks would overwrite each other.
+    """
+    root, found = Path(dataset.data_prefix['img_path']), {}
+    for i in range(len(dataset)):
+        file = Path(dataset.get_data_info(i)['img_path']).relative_to(root)
+        key = file.with_suffix('').as_posix()
+        if key in found:
+            raise ValueError(f'{root}: {found[key]} and {file.as_posix()} would share the mask {key}.png; list each '
+                             'image once, under a name of its own')
+        found[key] = file.as_posix()
+    return found
+
+
+def read_records(path: Path) -> List[dict]:
+    """The lines of a file of records; a line that was cut off is left out."""
+    records = []
+    for line in path.read_text().splitlines() if path.is_file() else []:
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return [record for record in records if isinstance(record, dict) and 'id' in record]
+
+
+def _to_text(records: Dict[str, dict]) -> str:
+    return ''.join(json.dumps(records[key]) + '\n' for key in sorted(records))
+
+
+def share_records(folder: Path, stem: str, keys: Sequence[str], usable: Callable[[dict], bool],
+                  make: Callable[[int], dict]) -> Path:
+    """Makes ``folder/stem.jsonl``, one record per image, sorted by id; to be called by all ranks.
+
+    Each rank appends to a file of its own until all are done. Whatever usable records are found, also of another
+    number of ranks, is not made again.
+
+    Args:
+        folder (Path): Exists on all ranks, a shared file system.
+        stem (str): Name of the file without suffix.
+        keys (Sequence[str]): Id of each image.
+        usable (Callable): Whether a record that is found still holds (rank 0 only).
+        make (Callable): Index of an image -> its record without ``id``, plain data.
+
+    Returns:
+        Path: The file.
+    """
+    rank, world_size = get_dist_info()
+    final, first = folder / f'{stem}.jsonl', folder / f'{stem}.rank0.jsonl'
+
+    def known() -> Dict[str, dict]:
+        wanted, parts = set(keys), [final, *sorted(folder.glob(f'{stem}.rank*.jsonl'))]
+        return {record['id']: record for part in parts for record in read_records(part)
+                if record['id'] in wanted and usable(record)}
+
+    done: list = [None]
+    if rank == 0:
+        for path in folder.rglob('*.part'):
+            path.unlink()
+        done = [known()]
+        # Whole lines only: what is appended to a line that was cut off is lost with it.
+        write_text(first, _to_text(done[0]))
+        for path in [final, *folder.glob(f'{stem}.rank*.jsonl')]:
+            if path != first:
+                path.unlink(missing_ok=True)
+        done = [set(done[0])]
+    broadcast_object_list(done)
+    todo = [i for i, key in enumerate(keys) if key not in done[0]]
+    print_log(f'{folder}: {len(keys)} images, {len(keys) - len(todo)} done before.', 'current')
+    mine = todo[rank::world_size]
+    bar = ProgressBar(len(mine)) if rank == 0 and mine else None
+    with open(folder / f'{stem}.rank{rank}.jsonl', 'a') as file:
+        for index in mine:
+            file.write(json.dumps(dict(id=keys[index], **make(index))) + '\n')
+            file.flush()
+            if bar:
+                bar.update()
+    if bar:
+        bar.file.write('\n')
+    barrier()
+    if rank == 0:
+        write_text(final, _to_text(known()))
+        for path in folder.glob(f'{stem}.rank*.jsonl'):
+            path.unlink()
+    barrier()
+    return final

@@ -1,0 +1,130 @@
+"""A stage that scores images and splits them into a reliable and an unreliable list."""
+import logging
+import math
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Dict, List, Sequence, Tuple
+
+from mmengine.dist import barrier, get_rank
+from mmengine.logging import print_log
+from mmseg.datasets import BaseSegDataset
+
+from mmseg_semi.engine.runner.image_records import image_files, read_records, share_records
+from mmseg_semi.engine.runner.pseudo_label_stage import NATIVE_SIZE
+from mmseg_semi.engine.runner.stage import Stage
+from mmseg_semi.engine.runner.state import write_text
+from mmseg_semi.registry import DATASETS, STAGE_SCORERS, STAGES
+
+
+class StageScorer(ABC):
+    """What gives an image its score in a ``SelectStage``; registered in ``STAGE_SCORERS``.
+
+    The stage builds it from its ``scorer`` option more than once: when the plan is checked, where ``'stage:artifact'``
+    references are still these strings, and before the stage runs, where they are paths. So a constructor checks and
+    stores options, :meth:`settings` returns them, :meth:`prepare` does the rest. A scorer sees one image at a time.
+    """
+
+    #: Names of the files that :meth:`prepare` makes, besides the stage's own.
+    artifacts: tuple = ()
+    #: Whether a high score is a reliable image.
+    higher_is_better = True
+
+    @abstractmethod
+    def settings(self) -> dict:
+        """Every option that determines a score, as plain data; paths of references as they were given."""
+
+    @abstractmethod
+    def prepare(self, folder: Path, dataset: BaseSegDataset) -> Dict[str, Path]:
+        """Loads models and makes extra artifacts; called on every rank, before the first score.
+
+        Called again when a stage that was stopped goes on: the same files must come out. Only rank 0 may write, by
+        ``state.write_text`` or a temporary name and ``replace``, and all ranks must find the file on return (barrier).
+
+        Args:
+            folder (Path): Of the stage.
+            dataset (BaseSegDataset): What will be scored.
+
+        Returns:
+            dict[str, Path]: A file for each of :attr:`artifacts`.
+        """
+
+    @abstractmethod
+    def score(self, sample: dict) -> float:
+        """Scores one image; called on one rank only, so it must hold no collective.
+
+        Args:
+            sample (dict): ``dataset[i]``: ``inputs`` uint8 [3, H, W] and ``data_samples``, as the pipeline packed them.
+
+        Returns:
+            float: Not NaN; may be infinite.
+        """
+
+
+def split_by_score(scores: Sequence[Tuple[str, float]], ratio: float,
+                   higher_is_better: bool) -> Tuple[List[str], List[str]]:
+    """Ids of the best ``floor(ratio * N)`` images, best first, and of the others; equal scores are ordered by id."""
+    ranked = [key for key, _ in sorted(scores, key=lambda item: (-item[1] if higher_is_better else item[1], item[0]))]
+    # Rounded first: 0.29 * 100 is 28.999999999999996.
+    count = math.floor(round(ratio * len(ranked), 9))
+    return ranked[:count], ranked[count:]
+
+
+@STAGES.register_module()
+class SelectStage(Stage):
+    """Scores every image of a dataset and calls the best ones reliable (ST++ spec section 3, CISC-R spec section 6).
+
+    Ranks share the images; a score that is on disk is not computed again. Artifacts: ``scores`` (``scores.jsonl``:
+    ``id`` and ``score`` of each image), ``reliable`` and ``unreliable`` (text files: image files relative to
+    ``img_path``, best first, to be used as ``ann_file``), and those of the scorer.
+
+    Args:
+        scorer (dict): Of ``STAGE_SCORERS``, see :class:`StageScorer`.
+        dataset (dict): An ``UnlabeledDataset``; without ``pipeline``, images are read at their own size.
+        ratio (float): Share of reliable images, rounded down, in (0, 1]. Defaults to 0.5.
+
+    Raises:
+        ValueError: If ``ratio`` is out of range or a score is NaN.
+    """
+
+    def __init__(self, scorer: dict, dataset: dict, ratio: float = 0.5, **kwargs) -> None:
+        super().__init__(**kwargs)
+        if not 0 < ratio <= 1:
+            raise ValueError(f'SelectStage.ratio must be in (0, 1], found {ratio}')
+        if STAGE_SCORERS.get(scorer.get('type', '')) is None:
+            raise ValueError(f'SelectStage.scorer.type: there is no scorer {scorer.get("type")!r}; there are '
+                             f'{sorted(STAGE_SCORERS.module_dict)}')
+        self.scorer: StageScorer = STAGE_SCORERS.build(dict(scorer))
+        self.scorer_type, self.ratio = scorer['type'], ratio
+        self.dataset = {'type': 'UnlabeledDataset', 'pipeline': NATIVE_SIZE, **dataset}
+        self.artifacts = ('scores', 'reliable', 'unreliable', *self.scorer.artifacts)
+
+    def settings(self) -> dict:
+        """The dataset, the ratio and the scorer's options."""
+        return dict(dataset=self.dataset, ratio=self.ratio, scorer=dict(self.scorer.settings(), type=self.scorer_type))
+
+    def run(self) -> Dict[str, Path]:
+        """Scores what is not scored yet and writes the lists."""
+        dataset = DATASETS.build(self.dataset)
+        files = image_files(dataset)
+        keys = list(files)
+        extra = self.scorer.prepare(self.folder, dataset)
+
+        def score(index: int) -> dict:
+            value = float(self.scorer.score(dataset[index]))
+            if math.isnan(value):
+                raise ValueError(f'{self.scorer_type} gave image {keys[index]} the score NaN')
+            return dict(score=value)
+
+        scores = share_records(self.folder, 'scores', keys, lambda record: 'score' in record, score)
+        lists = dict(zip(('reliable', 'unreliable'), split_by_score(
+            [(record['id'], record['score']) for record in read_records(scores)], self.ratio,
+            self.scorer.higher_is_better), strict=True))
+        paths = {name: self.folder / f'{name}.txt' for name in lists}
+        if get_rank() == 0:
+            for name, path in paths.items():
+                write_text(path, ''.join(f'{files[key]}\n' for key in lists[name]))
+        barrier()
+        counts = f'{len(lists["reliable"])} of {len(keys)} images are reliable'
+        print_log(f'{self.folder.name}: {counts}.', 'current',
+                  level=logging.INFO if lists['reliable'] else logging.WARNING)
+        return dict(scores=scores, **paths, **extra)
