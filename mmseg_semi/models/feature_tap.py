@@ -4,6 +4,8 @@ from typing import Callable, Iterator, Optional, Tuple
 
 from torch import Tensor, nn
 
+from mmseg_semi.models.network_check import check_head
+
 
 def classifier_path(head: nn.Module) -> str:
     """Names the module of a decode head that turns its last feature into logits.
@@ -46,10 +48,12 @@ class FeatureTap:
         channels (int): Channels of the feature, read from the convolution that the module starts with.
 
     Raises:
-        ValueError: If the head has no such module, or it does not start with a convolution.
+        ValueError: If the head has no such module, it does not start with a convolution, or :func:`check_head` refuses
+            the head.
     """
 
     def __init__(self, head: nn.Module, path: Optional[str] = None) -> None:
+        check_head(type(head))
         path = path or classifier_path(head)
         modules = dict(head.named_modules())
         if path not in modules:

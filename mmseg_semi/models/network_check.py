@@ -9,17 +9,19 @@ from mmseg.models.decode_heads import (
     DPTHead,
     EncHead,
     IterativeDecodeHead,
+    Mask2FormerHead,
+    MaskFormerHead,
     PIDHead,
     SideAdapterCLIPHead,
 )
 from mmseg.models.decode_heads.cascade_decode_head import BaseCascadeDecodeHead
-from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 
 from mmseg_semi.models.heads import FeatureMapDPTHead
 from mmseg_semi.registry import MODELS
 
-# mmseg's heads whose forward returns a tuple or a list in training.
-SEVERAL_MAPS = (DAHead, DDRHead, EncHead, IterativeDecodeHead, PIDHead, SideAdapterCLIPHead)
+# mmseg's heads whose forward returns a tuple or a list in training; the mask classifiers need mmdet besides.
+SEVERAL_MAPS = (DAHead, DDRHead, EncHead, IterativeDecodeHead, Mask2FormerHead, MaskFormerHead, PIDHead,
+                SideAdapterCLIPHead)
 # The packages of the type prefixes in our configs, on OneDL's stack and on OpenMMLab's.
 _INSTALL = dict(mmpretrain='pip install onedl-mmpretrain (OneDL) or pip install mmpretrain (OpenMMLab)')
 
@@ -48,7 +50,8 @@ def check_network(backbone: dict,
                          'model.type=CascadeEncoderDecoder on labels only, or take a single head (docs/backbones.md)')
     for part in (backbone, decode_head):
         check_installed(part)
-    _check_head(backbone, decode_head)
+    check_head(_find(decode_head))
+    _check_tokens(backbone, decode_head)
     _check_sizes(backbone, labeler)
 
 
@@ -75,18 +78,29 @@ def _find(part: dict) -> type:
     return found if isinstance(found, type) else type(None)
 
 
-def _check_head(backbone: dict, decode_head: dict) -> None:
-    head = _find(decode_head)
+def check_head(head: type) -> None:
+    """Refuses kinds of heads that do not turn one feature into one map of logits.
+
+    Args:
+        head (type): Class of the decode head.
+
+    Raises:
+        ValueError: With the reason.
+    """
     name = head.__name__
     if issubclass(head, BaseCascadeDecodeHead):
         raise ValueError(f'decode_head.type={name} is the last head of a cascade and needs the prediction of a first '
                          'one: cascades are not supported; take a single head (docs/backbones.md)')
-    if issubclass(head, SEVERAL_MAPS) or (head is not type(None) and not issubclass(head, BaseDecodeHead)):
+    if issubclass(head, SEVERAL_MAPS):
         raise ValueError(f'decode_head.type={name} returns several maps, which its own loss reads together, but a '
                          'pseudo-label supervises one map of logits: take a head that returns one, such as FCNHead, '
                          'UPerHead or SegformerHead (docs/backbones.md)')
+
+
+def _check_tokens(backbone: dict, decode_head: dict) -> None:
+    head = _find(decode_head)
     if issubclass(head, DPTHead) and not issubclass(head, FeatureMapDPTHead) and not backbone.get('output_cls_token'):
-        raise ValueError(f"decode_head.type={name} reads (feature map, class token) pairs, but "
+        raise ValueError(f"decode_head.type={head.__name__} reads (feature map, class token) pairs, but "
                          f"backbone.type={backbone.get('type')} is not set to output_cls_token=True: "
                          "use type='FeatureMapDPTHead'")
 
