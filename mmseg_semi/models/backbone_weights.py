@@ -27,7 +27,8 @@ def read_weights(path: Path) -> Dict[str, Tensor]:
         ValueError: If the file holds no tensors under names, or more than tensors and plain values.
     """
     if not path.is_file():
-        raise FileNotFoundError(f'{path} does not exist; expected the file of published weights')
+        raise FileNotFoundError(f'{path} does not exist; expected the file of published weights, see --help for where '
+                                'it is')
     try:
         if path.suffix == '.safetensors':
             from safetensors.torch import load_file

@@ -2,8 +2,10 @@
 
 `python tests/configs/test_swap_matrix.py` prints the table of docs/backbones.md.
 """
+import contextlib
 import functools
 import io
+import re
 import tempfile
 import warnings
 from pathlib import Path
@@ -20,6 +22,7 @@ from mmseg.structures import SegDataSample
 
 import mmseg_semi  # noqa: F401 (registers the parts that configs name)
 from mmseg_semi.datasets import semi_collate
+from mmseg_semi.models.feature_tap import FeatureTap
 from mmseg_semi.registry import MODELS
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
@@ -206,12 +209,50 @@ def test_pair(method, network):
     run_pair(method, network)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize('network', NETWORKS)
+def test_full_size(network):
+    """Widths and depths as they are, on the device whose tensors have no values."""
+    cfg = Config.fromfile(CONFIGS / f'_base_/backbones/{network}.py')
+    side = cfg.model.backbone.get('img_size', 512)
+    model = revert_sync_batchnorm(MODELS.build(cfg.model)).to('meta').eval()
+    tap = FeatureTap(model.decode_head)
+    with torch.device('meta'):
+        logits = model.decode_head(model.extract_feat(torch.empty(2, 3, side, side)))
+    assert logits.shape[:2] == (2, 21) and min(logits.shape[2:]) >= side // 16
+    assert tap.pop().shape[:2] == (2, tap.channels)
+
+
 @pytest.mark.parametrize('method', METHODS)
 def test_the_leaves_are_the_matrix_and_short(method):
     found = {path.stem.removeprefix(f'{method}_'): path for path in (CONFIGS / 'swap').glob(f'{method}_*.py')}
     assert set(found) == {network for one, network in PAIRS if one == method}
     for path in found.values():
         assert len(path.read_text().splitlines()) <= 12, path.name
+
+
+def test_the_lines_of_the_page(tmp_path):
+    """The configs that docs/backbones.md shows are children of configs/swap and build."""
+    page = (CONFIGS.parent / 'docs/backbones.md').read_text()
+    snippets = re.findall(r'```python\n(.*?)```', page, re.S)
+    assert len(snippets) == 2
+    for snippet, (kind, part) in zip(snippets, (('PSPHead', 'decode_head'), ('SwinTransformer', 'backbone')),
+                                     strict=True):
+        path = tmp_path / 'child.py'
+        path.write_text(snippet.replace("'./", f"'{CONFIGS}/swap/"))
+        model = Config.fromfile(path).model
+        model.backbone.init_cfg = None
+        assert type(getattr(MODELS.build(model), part)).__name__ == kind
+
+
+def test_maskmatch_trains_beit_at_one_scale(tmp_path):
+    leaf = (CONFIGS / 'swap/maskmatch_mae_base_upernet.py').read_text().replace("'../", f"'{CONFIGS}/")
+    leaf = leaf.replace('mae_base', 'beit_base').replace(
+        'model = ', '_base_.semi.labeler.scales = (1.0, )\nmodel = ')
+    (tmp_path / 'leaf.py').write_text(leaf)
+    cfg, side = small(Config.fromfile(tmp_path / 'leaf.py'), 'beit_base_upernet')
+    log, idle = train_one_step(build(cfg), cfg, side)
+    assert log['unsup_1.loss_ce'] > 0 and not idle
 
 
 def refusal(method, network):
@@ -248,17 +289,26 @@ def test_mmseg_itself_builds_the_refused_networks(network):
         assert MODELS.build(cfg.model).num_classes == 21
 
 
+def is_refused(method, network):
+    return network in REFUSED_NETWORKS or (method, network) in REFUSED
+
+
+def test_the_table_of_the_page():
+    rows = [line.strip('| \n').split(' | ') for line in (CONFIGS.parent / 'docs/backbones.md').open()]
+    expected = [[f'`{network}`', *('refused' if is_refused(method, network) else 'works' for method in METHODS)]
+                for network in (*NETWORKS, *REFUSED_NETWORKS)]
+    assert ['network', *METHODS] in rows and [row for row in rows if row[0] in {e[0] for e in expected}] == expected
+
+
 def main():
     print(f"| network | {' | '.join(METHODS)} |\n|---|{'---|' * len(METHODS)}")
     for network in (*NETWORKS, *REFUSED_NETWORKS):
         cells = []
         for method in METHODS:
-            if network in REFUSED_NETWORKS or (method, network) in REFUSED:
-                refusal(method, network)
-                cells.append('refused')
-            else:
-                run_pair(method, network)
-                cells.append('works')
+            refused = is_refused(method, network)
+            with contextlib.redirect_stdout(io.StringIO()):  # mmseg's layer-wise rates are printed
+                (refusal if refused else run_pair)(method, network)
+            cells.append('refused' if refused else 'works')
         print(f"| `{network}` | {' | '.join(cells)} |", flush=True)
 
 

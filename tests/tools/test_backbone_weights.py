@@ -154,9 +154,13 @@ def test_timms_flattened_names(run):
     ((RESNET, 'weights.pth'), 'torchvision://resnet101, which is no file: name the file to write'),
     ((RESNET, 'weights.pth', 'out.pth', *R18), '1 without place in the backbone (a)'),
     (('empty.py', 'weights.pth', 'out.pth'), 'empty.py has no model.backbone'),
+    (('broken.py', 'weights.pth', 'out.pth'), "broken.py cannot be read: name 'a' is not defined"),
+    ((DINOV2, 'weights.pth', 'out.pth', '--cfg-options', 'model.backbone.arch=huge-no'), 'cannot be built: '),
+    ((DINOV2, 'weights.pth', 'out.pth', '--cfg-options', 'model.backbone.type=NoSuchNet'), 'cannot be built: '),
 ])
 def test_wrong_inputs(run, words, message):
     Path('text.pth').write_text('no weights')
+    Path('broken.py').write_text('a')
     Path('empty.py').write_text('model = dict()')
     torch.save([1, 2], 'list.pth')
     torch.save(dict(a=torch.zeros(1)), 'weights.pth')

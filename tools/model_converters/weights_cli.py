@@ -46,16 +46,22 @@ def convert_file(args: argparse.Namespace, convert: Convert) -> None:
     if not Path(args.config).is_file():
         raise FileNotFoundError(f'{args.config} does not exist; expected a config such as '
                                 'configs/swap/pcr_dinov2_small_dpt.py')
-    cfg = Config.fromfile(args.config)
-    cfg.merge_from_dict(args.cfg_options or {})
+    try:
+        cfg = Config.fromfile(args.config)
+        cfg.merge_from_dict(args.cfg_options or {})
+    except Exception as error:  # a config is a program and may fail like one
+        raise ValueError(f'{args.config} cannot be read: {error}') from error
     init_default_scope(cfg.get('default_scope', 'mmseg'))
     if 'backbone' not in cfg.get('model', {}):
-        raise ValueError(f'{args.config} has no model.backbone')
+        raise ValueError(f'{args.config} has no model.backbone; expected the config of a segmentor')
     init_cfg = cfg.model.backbone.get('init_cfg') or {}
     out = output(args, init_cfg)
     source = read_weights(args.weights)
     check_installed(cfg.model.backbone)
-    backbone = build_backbone(cfg.model)
+    try:
+        backbone = build_backbone(cfg.model)
+    except (AssertionError, KeyError) as error:
+        raise ValueError(f'{args.config}: model.backbone cannot be built: {error}') from error
     weights, left_out = convert(source, backbone)
     notes = check_weights(weights, backbone)
     prefix = init_cfg.get('prefix', '').rstrip('.')
