@@ -1,4 +1,7 @@
 """The DINOv2 configs hold the numbers of UniMatch V2 (baselines.md sections 0 and 6)."""
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,38 @@ CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 UNLABELED = {92: 10490, 183: 10399, 366: 10216, 732: 9850, 1464: 9118}
 NAME = 'fixmatch_ema_dinov2_{}_dpt_voc_classic_{}.py'
 SIZES = dict(small=(384, 64, 'checkpoints/dinov2_small.pth'), base=(768, 128, 'checkpoints/dinov2_base.pth'))
+CHILD = """
+_base_ = '{leaf}'
+model = dict(
+    data_preprocessor=dict(size=(42, 42)),
+    backbone=dict(
+        arch=dict(_delete_=True, embed_dims=16, num_layers=4, num_heads=2, feedforward_channels=32),
+        img_size=42,
+        out_indices=(0, 1, 2, 3)),
+    decode_head=dict(in_channels=(16, ) * 4, embed_dims=16, post_process_channels=[8] * 4, channels=8))
+labeled, unlabeled = _base_.train_dataloader.dataset.labeled, _base_.train_dataloader.dataset.unlabeled
+labeled.pipeline[4].crop_size = unlabeled.pipeline[2].crop_size = (42, 42)
+train_dataloader = dict(batch_size=4, sampler=dict(counts=(2, 2)), num_workers=0, persistent_workers=False,
+                        dataset=dict(labeled=labeled, unlabeled=unlabeled))
+val_dataloader = dict(num_workers=0, persistent_workers=False)
+test_dataloader = dict(num_workers=0, persistent_workers=False)
+train_cfg = dict(max_iters=2)
+param_scheduler = dict(end=2)
+default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=2))
+"""
+
+
+def public_weights():
+    """Names and shapes of the public file, for the small network of CHILD; all values 0.25."""
+    shapes = {'cls_token': (1, 1, 16), 'pos_embed': (1, 10, 16), 'mask_token': (1, 16),
+              'patch_embed.proj.weight': (16, 3, 14, 14), 'patch_embed.proj.bias': (16, )}
+    for i in range(4):
+        for name, shape in (('attn.qkv', (48, 16)), ('attn.proj', (16, 16)), ('mlp.fc1', (32, 16)),
+                            ('mlp.fc2', (16, 32)), ('norm1', (16, )), ('norm2', (16, ))):
+            shapes.update({f'blocks.{i}.{name}.weight': shape, f'blocks.{i}.{name}.bias': shape[:1]})
+        shapes.update({f'blocks.{i}.ls{j}.gamma': (16, ) for j in (1, 2)})
+    shapes.update({'norm.weight': (16, ), 'norm.bias': (16, )})
+    return {name: torch.full(shape, 0.25) for name, shape in shapes.items()}
 
 
 def config(size='small', labels=92):
@@ -84,3 +119,28 @@ def test_predictions_have_the_size_of_the_image():
     sample = DATASETS.build(cfg.val_dataloader.dataset)[0]
     result, = model.test_step(dict(inputs=[sample['inputs']], data_samples=[sample['data_samples']]))
     assert result.pred_sem_seg.data.shape == (1, 60, 83)
+
+
+@pytest.mark.slow
+def test_from_the_public_file_to_a_tested_checkpoint(tmp_path):
+    """The commands of docs/backbones.md on a DINOv2 of four thin blocks: convert, train two steps, test."""
+    leaf = CONFIGS / 'fixmatch_ema' / NAME.format('small', 92)
+    (tmp_path / 'child.py').write_text(CHILD.format(leaf=leaf))
+    torch.save(public_weights(), tmp_path / 'public.pth')
+    env = dict(os.environ, PYTHONPATH=str(CONFIGS.parent), CUDA_VISIBLE_DEVICES='-1', OMP_NUM_THREADS='1')
+
+    def run(tool, *words):
+        command = [sys.executable, '-W', 'ignore', str(CONFIGS.parent / 'tools' / tool), *words]
+        done = subprocess.run(command, cwd=tmp_path, env=env, text=True, timeout=300, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT)
+        assert done.returncode == 0, done.stdout[-4000:]
+        return done.stdout
+
+    run('model_converters/dinov2.py', 'child.py', 'public.pth')
+    out = run('train.py', 'child.py')
+    assert 'checkpoints/dinov2_small.pth' in out and 'size mismatch' not in out
+    assert 'student/mIoU' in out
+    state = torch.load(tmp_path / 'work_dirs/child/iter_2.pth', weights_only=False)['state_dict']
+    # Two steps at 5e-6: still the public weights.
+    assert state['backbone.layers.1.attn.gamma1.weight'].allclose(torch.tensor(0.25), atol=1e-3)
+    assert 'mIoU' in run('test.py', 'child.py', 'work_dirs/child/iter_2.pth')

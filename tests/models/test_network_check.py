@@ -39,6 +39,15 @@ def test_what_cannot_work_says_why(backbone, head, labeler, message):
         check_network(backbone, head, labeler)
 
 
+def test_crops_of_a_backbone_that_knows_one_size():
+    beit = dict(type='mmpretrain.BEiTViT', img_size=512)
+    for crop in ((512, 512), None):
+        check_network(beit, FCN, THRESHOLD, dict(type='SemiSegDataPreProcessor', size=crop))
+    check_network(dict(beit, img_size=(256, 512)), FCN, THRESHOLD, dict(size=[256, 512]))
+    with pytest.raises(ValueError, match=r'size is \(513, 513\), .* 512: set crop and backbone.img_size alike'):
+        check_network(beit, FCN, THRESHOLD, dict(size=(513, 513)))
+
+
 @pytest.mark.parametrize('kind,package,command', [
     ('mmpretrain.ConvNeXt', 'mmpretrain', 'pip install onedl-mmpretrain'),
     ('mmpretrain.TIMMBackbone', 'timm', 'pip install timm'),

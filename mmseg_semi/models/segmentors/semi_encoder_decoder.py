@@ -111,7 +111,7 @@ class SemiEncoderDecoder(EncoderDecoder):
             raise ValueError(f"eval_with must be 'teacher', 'student' or 'both', found {eval_with!r}")
         if teacher_bn not in ('running', 'forward', 'batch'):
             raise ValueError(f"teacher_bn must be 'running', 'forward' or 'batch', found {teacher_bn!r}")
-        check_network(backbone, decode_head, labeler, num_stages)
+        check_network(backbone, decode_head, labeler, data_preprocessor, num_stages)
         if start_iter < 0:
             raise ValueError(f'start_iter must be >= 0, found {start_iter}')
         parts = [_without_pretrained(p) for p in (backbone, decode_head, neck)]
