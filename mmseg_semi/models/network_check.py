@@ -28,22 +28,24 @@ _INSTALL = dict(mmpretrain='pip install onedl-mmpretrain (OneDL) or pip install 
 
 def check_network(backbone: dict,
                   decode_head: Union[dict, Sequence[dict]],
-                  labeler: dict,
+                  labeler: Optional[dict] = None,
                   data_preprocessor: Optional[dict] = None,
+                  any_size: bool = False,
                   num_stages: Optional[int] = None) -> None:
     """Refuses what would fail, or go wrong silently, in the first training step.
 
     Args:
         backbone (dict): Config.
         decode_head (dict): Config.
-        labeler (dict): Config.
+        labeler (dict, optional): Config.
         data_preprocessor (dict, optional): Config; its ``size`` is the crop.
+        any_size (bool): Whether the method predicts images of any size, apart from test windows.
         num_stages (int, optional): What configs of cascades set.
 
     Raises:
         ImportError: If a part belongs to a package that is not installed, or needs another that is not.
         ValueError: If the head is a cascade or returns more than one map of logits, if ``DPTHead`` gets no class
-            tokens, or if the crop or the labeler's scales show other sizes to a backbone that knows one.
+            tokens, or if the method, the labeler's scales or the crop show other sizes to a backbone that knows one.
     """
     if not isinstance(decode_head, dict) or num_stages is not None:
         raise ValueError(f'decode_head must be one head, found a {type(decode_head).__name__} and '
@@ -54,7 +56,7 @@ def check_network(backbone: dict,
         check_installed(part)
     check_head(_find(decode_head))
     _check_tokens(backbone, decode_head)
-    _check_sizes(backbone, labeler, data_preprocessor)
+    _check_sizes(backbone, labeler or {}, data_preprocessor or {}, any_size)
 
 
 def check_installed(part: dict) -> None:
@@ -107,18 +109,20 @@ def _check_tokens(backbone: dict, decode_head: dict) -> None:
                          "use type='FeatureMapDPTHead'")
 
 
-def _check_sizes(backbone: dict, labeler: dict, data_preprocessor: Optional[dict]) -> None:
+def _check_sizes(backbone: dict, labeler: dict, data_preprocessor: dict, any_size: bool) -> None:
     """For backbones whose position bias is as large as one image."""
     kind = _find(backbone)
     if not issubclass(kind, BEiT) and kind.__name__ != 'BEiTViT':
         return
     side = backbone.get('img_size', 224)
+    other = 'take a backbone without it, such as mmpretrain.VisionTransformer (docs/backbones.md)'
     name = f'the position bias of backbone.type={kind.__name__} fits one image size, {side}'
     crop = data_preprocessor.get('size') if isinstance(data_preprocessor, dict) else None
     if crop and tuple(crop) != (tuple(side) if isinstance(side, Sequence) else (side, side)):
         raise ValueError(f'data_preprocessor.size is {tuple(crop)}, but {name}: set crop and backbone.img_size alike')
+    if any_size:
+        raise ValueError(f'the method predicts whole images at several scales, but {name}: {other}')
     scales = tuple(labeler.get('scales', (0.5, 1.0, 1.5)))
     if labeler.get('type') == 'MultiScaleLabeler' and scales != (1.0, ):
         raise ValueError(f'labeler: MultiScaleLabeler shows images at scales {scales}, but {name}: set '
-                         'labeler.scales=(1.0,), or take a backbone without it, such as mmpretrain.VisionTransformer '
-                         '(docs/backbones.md)')
+                         f'labeler.scales=(1.0,), or {other}')

@@ -39,6 +39,12 @@ def test_what_cannot_work_says_why(backbone, head, labeler, message):
         check_network(backbone, head, labeler)
 
 
+def test_methods_that_predict_whole_images():
+    check_network(RESNET, FCN, any_size=True)
+    with pytest.raises(ValueError, match='predicts whole images at several scales, but .*BEiTViT fits one image size'):
+        check_network(dict(type='mmpretrain.BEiTViT'), FCN, any_size=True)
+
+
 def test_crops_of_a_backbone_that_knows_one_size():
     beit = dict(type='mmpretrain.BEiTViT', img_size=512)
     for crop in ((512, 512), None):
