@@ -54,7 +54,8 @@ def convert_file(args: argparse.Namespace, convert: Convert) -> None:
     init_default_scope(cfg.get('default_scope', 'mmseg'))
     if 'backbone' not in cfg.get('model', {}):
         raise ValueError(f'{args.config} has no model.backbone; expected the config of a segmentor')
-    init_cfg = cfg.model.backbone.get('init_cfg') or {}
+    init_cfg = cfg.model.backbone.get('init_cfg')
+    init_cfg = init_cfg if isinstance(init_cfg, dict) else {}  # a list tells how to draw, not what to load
     out = output(args, init_cfg)
     source = read_weights(args.weights)
     check_installed(cfg.model.backbone)
