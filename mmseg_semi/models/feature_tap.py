@@ -4,24 +4,57 @@ from typing import Callable, Iterator, Optional, Tuple
 
 from torch import Tensor, nn
 
+from mmseg_semi.models.network_check import check_head
+
+
+def classifier_path(head: nn.Module) -> str:
+    """Names the module of a decode head that turns its last feature into logits.
+
+    Args:
+        head (nn.Module): The decode head.
+
+    Returns:
+        str: The head's own ``tap_path`` if it names one; else ``conv_seg``, the classifier that nearly every mmseg head
+        ends in, or ``linear_pred``, SegFormer's; else the last convolution with one output per class.
+
+    Raises:
+        ValueError: If there is none of these, as in heads whose classifier is no convolution.
+    """
+    named = getattr(head, 'tap_path', None)
+    if named:
+        return named
+    modules = dict(head.named_modules())
+    for path in ('conv_seg', 'linear_pred'):
+        if isinstance(modules.get(path), nn.Conv2d):
+            return path
+    classes = getattr(head, 'out_channels', None)
+    found = [path for path, m in modules.items() if isinstance(m, nn.Conv2d) and m.out_channels == classes]
+    if not found:
+        raise ValueError(f'tap: {type(head).__name__} has no conv_seg and no other convolution with {classes} outputs, '
+                         'so its last feature must be named: set model.tap to the path of a convolution in it; its '
+                         f'direct children are {[name for name, _ in head.named_children()]}')
+    return found[-1]
+
 
 class FeatureTap:
     """Catches the input of one module of a decode head during the head's forward.
 
     Args:
         head (nn.Module): The decode head.
-        path (str, optional): Module path inside the head; the *input* of that module is the feature. Defaults to the
-            head's own ``tap_path`` if it names one, else to ``conv_seg``, the classifier that every mmseg head ends in.
+        path (str, optional): Module path inside the head; the *input* of that module is the feature. Defaults to what
+            :func:`classifier_path` finds.
 
     Attributes:
         channels (int): Channels of the feature, read from the convolution that the module starts with.
 
     Raises:
-        ValueError: If the head has no such module, or it does not start with a convolution.
+        ValueError: If the head has no such module, it does not start with a convolution, or :func:`check_head` refuses
+            the head.
     """
 
     def __init__(self, head: nn.Module, path: Optional[str] = None) -> None:
-        path = path or getattr(head, 'tap_path', 'conv_seg')
+        check_head(type(head))
+        path = path or classifier_path(head)
         modules = dict(head.named_modules())
         if path not in modules:
             raise ValueError(f'tap: {type(head).__name__} has no module {path!r}; '

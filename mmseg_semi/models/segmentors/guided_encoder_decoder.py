@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from mmseg_semi.models.feature_tap import FeatureTap
 from mmseg_semi.models.guidance import Guidance, Guided
 from mmseg_semi.models.losses import head_loss
+from mmseg_semi.models.network_check import check_network
 from mmseg_semi.structures import GuidedBatch, Output
 
 IGNORE = 255
@@ -45,23 +46,30 @@ class GuidedEncoderDecoder(EncoderDecoder):
     Its state dict is that of the plain ``EncoderDecoder``.
 
     Args:
-        *args: Of ``EncoderDecoder``.
+        backbone, decode_head, *args: Of ``EncoderDecoder``.
         consistency_weight (float): Factor of L_con, >= 0.
         guidance (dict, optional): Options of :class:`Guidance`.
         tap (str, optional): See :class:`FeatureTap`.
+        num_stages (int, optional): Left over from a cascade's config, which is refused with its reason.
         **kwargs: Of ``EncoderDecoder``.
 
     Raises:
-        ValueError: If an option is out of its range, or a head ignores another label than 255.
+        ValueError: If an option is out of its range, a head ignores another label than 255, or :func:`check_network`
+            refuses the network.
     """
 
     def __init__(self,
+                 backbone: dict,
+                 decode_head: dict,
                  *args,
                  consistency_weight: float,
                  guidance: Optional[dict] = None,
                  tap: Optional[str] = None,
+                 num_stages: Optional[int] = None,
                  **kwargs) -> None:
-        super().__init__(*args, **kwargs)
+        # Anchors and masks come from whole images at several scales.
+        check_network(backbone, decode_head, any_size=True, num_stages=num_stages)
+        super().__init__(backbone, decode_head, *args, **kwargs)
         if consistency_weight < 0:
             raise ValueError(f'{type(self).__name__}.consistency_weight must be >= 0, found {consistency_weight}')
         check_labels(self)

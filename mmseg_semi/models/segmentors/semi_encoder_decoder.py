@@ -14,6 +14,7 @@ from mmseg_semi.models.branch import StrongBranch, step_generator
 from mmseg_semi.models.checkpoint import prepare_state_dict, without_pretrained
 from mmseg_semi.models.feature_tap import FeatureTap
 from mmseg_semi.models.losses import head_loss
+from mmseg_semi.models.network_check import check_network
 from mmseg_semi.models.segmentors.sliding import SlidingWindows
 from mmseg_semi.registry import MODELS
 from mmseg_semi.structures import Output, SemiBatch, Step, Target, View
@@ -52,6 +53,11 @@ class SemiEncoderDecoder(SlidingWindows, EncoderDecoder):
             result, the student's stands beside it as ``student_sem_seg`` for ``StudentIoUMetric``).
         tap (str, optional): Module path in the decode head whose input is the feature of :attr:`Output.tap`; only for
             methods that read it (``uses_tap``). Defaults to what :class:`FeatureTap` finds.
+        num_stages (int, optional): Left over from a cascade's config, which is refused with its reason.
+
+    Raises:
+        ImportError: If a part of the network belongs to a package that is not installed.
+        ValueError: If an option is unknown or out of its range, or :func:`check_network` refuses the network.
     """
 
     #: Whether the method reads a feature of the decode head.
@@ -75,14 +81,13 @@ class SemiEncoderDecoder(SlidingWindows, EncoderDecoder):
                  joint_forward: bool = False,
                  teacher_bn: str = 'running',
                  eval_with: str = 'teacher',
-                 tap: Optional[str] = None) -> None:
+                 tap: Optional[str] = None,
+                 num_stages: Optional[int] = None) -> None:
         if eval_with not in ('teacher', 'student', 'both'):
             raise ValueError(f"eval_with must be 'teacher', 'student' or 'both', found {eval_with!r}")
         if teacher_bn not in ('running', 'forward', 'batch'):
             raise ValueError(f"teacher_bn must be 'running', 'forward' or 'batch', found {teacher_bn!r}")
-        if not isinstance(decode_head, dict):
-            raise ValueError(f'decode_head must be one head, found a {type(decode_head).__name__}: cascades are not '
-                             'supported')
+        check_network(backbone, decode_head, labeler, data_preprocessor, num_stages)
         if start_iter < 0:
             raise ValueError(f'start_iter must be >= 0, found {start_iter}')
         parts = [without_pretrained(p) for p in (backbone, decode_head, neck)]  # it is a copy of the student anyway

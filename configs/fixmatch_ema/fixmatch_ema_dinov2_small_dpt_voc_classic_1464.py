@@ -1,0 +1,7 @@
+_base_ = './fixmatch_ema_dinov2_small_dpt_voc_classic_92.py'
+split = 'splits/voc/classic/1464'
+train_dataloader = dict(
+    dataset=dict(
+        labeled=dict(ann_file=f'{split}/labeled.txt'), unlabeled=dict(ann_file=f'{split}/unlabeled.txt')))
+train_cfg = dict(max_iters=34140)
+param_scheduler = dict(end=34140)
