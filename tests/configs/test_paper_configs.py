@@ -107,7 +107,8 @@ def test_no_path_of_one_stack_only(path):
     assert 'mmseg::' not in path.read_text()
 
 
-@pytest.mark.parametrize('leaf', LEAFS)
+# Those of swap/ are built by test_swap_matrix.py; transformers read numbers that the meta device does not have.
+@pytest.mark.parametrize('leaf', [leaf for leaf in LEAFS if not leaf.startswith('swap/')])
 def test_model_and_optimizer_build(leaf):
     cfg = load(leaf)
     model = outline(cfg)

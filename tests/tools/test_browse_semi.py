@@ -181,7 +181,7 @@ def test_checkpoints(tool, browse, config, tmp_path):
     out = browse(path, 'whole.pth', '--batches', 1)[1]
     assert 'whole.pth, iteration 412\n' in out and 'NO CHECKPOINT' not in out
     assert 'tensors are not in it, e.g. decode_head.conv_seg.weight' in browse(path, 'part.pth', '--batches', 1)[1]
-    for name, message in (('other.pth', 'expected a checkpoint of this config'), ('broken.pth', 'cannot load'),
+    for name, message in (('other.pth', 'holds nothing of this segmentor'), ('broken.pth', 'cannot load'),
                           ('none.pth', 'checkpoint not found: none.pth')):
         status, _, err = browse(path, name, '--out', 'refused')
         assert status == 2 and message in one_error(err)

@@ -332,11 +332,11 @@ def test_weighted_folders_are_looked_at_once(tool):
 def test_pipelines_are_tried(check, data):
     """The first sound sample of a source meets its whole pipeline."""
     (data.root / 'unlabeled/0.png').write_bytes(b'')
-    data.write_config("unlabeled['pipeline'].insert(1, dict(type='CheckSegMap', num_classes=3))\n")
+    data.write_config("unlabeled['pipeline'].insert(1, dict(type='StrongAugment', augments=[]))\n")
     status, findings, *_ = check()
     assert status == 1 and set(findings) == {'broken_image', 'pipeline'}
     assert findings['pipeline']['count'] == 1 and findings['pipeline']['source'] == 'unlabeled'
-    assert 'unlabeled/1.png: CheckSegMap: KeyError' in findings['pipeline']['examples'][0]
+    assert 'unlabeled/1.png: StrongAugment: KeyError' in findings['pipeline']['examples'][0]
 
 
 def test_a_killed_worker_is_told(tool):

@@ -16,4 +16,3 @@ train_dataloader = dict(
             labeled=labeled,
             index=index)))
 val_evaluator = [dict(type='IoUMetric', iou_metrics=['mIoU']), dict(type='StudentIoUMetric', iou_metrics=['mIoU'])]
-test_evaluator = val_evaluator

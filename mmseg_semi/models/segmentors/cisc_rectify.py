@@ -9,6 +9,7 @@ from mmseg.models.utils import resize
 from torch import Tensor
 
 from mmseg_semi.models.branch import StrongBranch
+from mmseg_semi.models.checkpoint import without_pretrained
 from mmseg_semi.models.feature_tap import FeatureTap
 from mmseg_semi.models.guidance import Guided
 from mmseg_semi.models.losses import rectified_cross_entropy
@@ -64,11 +65,11 @@ class CISCRectify(GuidedEncoderDecoder):
                  **kwargs) -> None:
         if teacher_view not in ('strong', 'weak'):
             raise ValueError(f"CISCRectify.teacher_view must be 'strong' or 'weak', found {teacher_view!r}")
-        # Copies, since mmseg edits what it is given; pretrained weights would be loaded for nothing.
-        parts = {name: part and {key: copy.deepcopy(value) for key, value in part.items() if key != 'pretrained'}
-                 for name, part in (('backbone', backbone), ('decode_head', decode_head), ('neck', neck))}
+        # Copies, since mmseg edits what it is given.
+        parts = copy.deepcopy(dict(backbone=backbone, decode_head=decode_head, neck=neck))
         super().__init__(backbone, decode_head, neck, consistency_weight=consistency_weight, tap=tap, **kwargs)
-        self._teacher_cfg, self._tap_path = parts, tap
+        self._teacher_cfg = {name: without_pretrained(part) for name, part in parts.items()}
+        self._tap_path = tap
         color = {name: getattr(self.data_preprocessor, name, None) for name in ('mean', 'std')}
         self.strong = StrongBranch(augments, **color)
         self.teacher_view, self.average_ignored = teacher_view, average_ignored

@@ -191,5 +191,8 @@ def test_a_score_must_be_a_number(images, tmp_path, brightness):
 
 def test_two_images_of_one_name(images):
     cv2.imwrite(str(images / 'u' / 'a.jpg'), np.zeros((4, 4, 3), np.uint8))
+    # Of a folder one of the two is taken; a list is taken as it is.
+    (images / 'list.txt').write_text('u/a.jpg\nu/a.png\n')
     with pytest.raises(ValueError, match=r'u/a\.jpg and u/a\.png would share the mask u/a\.png'):
-        image_files(UnlabeledDataset(data_prefix=dict(img_path=str(images)), pipeline=[]))
+        image_files(UnlabeledDataset(
+            ann_file=str(images / 'list.txt'), data_prefix=dict(img_path=str(images)), pipeline=[]))
