@@ -10,7 +10,7 @@ import numpy as np
 from mmengine.dist import get_rank
 from mmengine.logging import print_log
 from mmengine.utils import ProgressBar
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from mmseg_semi.datasets.transforms import CheckSegMap
 from mmseg_semi.datasets.unlabeled import UnlabeledDataset
@@ -99,15 +99,23 @@ class PseudoLabeledDataset(UnlabeledDataset):
             raise FileNotFoundError(f'no pseudo-label of {image}: looked for {", ".join(paths.values())}')
         path = paths[folder]
         size, present = self._describe(path, self._manifests[folder].get(file))
-        with Image.open(image) as picture:
-            expected = picture.size if picture.getexif().get(ORIENTATION) in SIDEWAYS else picture.size[::-1]
-        if tuple(size) != expected:
+        expected = self._image_size(image)
+        if expected and tuple(size) != expected:
             raise ValueError(f'pseudo-label {path} is {tuple(size)}, its image {image} is {expected} (height, width)')
         wrong = [label for label in present if label != IGNORE and label >= (self._num_classes or IGNORE)]
         if wrong:
             raise ValueError(f'pseudo-label {path} holds labels {wrong[:5]}; expected 0..{self._num_classes - 1} or '
                              f'{IGNORE} (ignore)')
         info.update(seg_map_path=path, label_map=None, reduce_zero_label=False)
+
+    @staticmethod
+    def _image_size(path: str) -> Optional[tuple]:
+        """(Height, width) of an image, None if Pillow does not know its format: ``CheckSegMap`` looks again then."""
+        try:
+            with Image.open(path) as picture:
+                return picture.size if picture.getexif().get(ORIENTATION) in SIDEWAYS else picture.size[::-1]
+        except UnidentifiedImageError:
+            return None
 
     @staticmethod
     def _describe(path: str, record: Optional[dict]) -> tuple:

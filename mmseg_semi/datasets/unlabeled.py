@@ -44,7 +44,8 @@ class UnlabeledDataset(BaseSegDataset):
         data_prefix (dict): ``img_path`` is the folder; ``seg_map_path`` is accepted and dropped.
         folders (Sequence[str or dict]): Folders instead, relative to ``data_root``. ``dict(path=..., weight=3)`` lists
             every image of a folder three times: it is drawn three times as often as one of a folder of weight
-            1. Weights are whole numbers. ``data_prefix['img_path']`` becomes their common parent.
+            1. Weights are whole numbers. ``data_prefix['img_path']`` becomes their common parent, to which the lines of
+            an ``ann_file`` are relative then.
         exclude_sets (dict or Sequence[dict]): Configs of datasets whose images, and masks, are left out: labeled,
             validation, test. See :class:`Exclusion`.
         exclude_by (str): ``'path'`` or ``'content'``, which also finds copies of images of ``exclude_sets`` under other
@@ -79,11 +80,12 @@ class UnlabeledDataset(BaseSegDataset):
         prefix = data_prefix.get('img_path', '')
         self.folders: List[Folder] = []
         if folders:
-            if ann_file or prefix:
-                raise ValueError('give either folders or ann_file and data_prefix.img_path, got folders and '
-                                 f'{ann_file or prefix!r}')
+            if prefix:
+                raise ValueError(f'give either folders or data_prefix.img_path, got folders and {prefix!r}')
             self.folders = _read_folders(folders, kwargs.get('data_root') or '')
             prefix = osp.commonpath([folder.path for folder in self.folders])
+            if ann_file:  # names the images itself, as the lists of self-training do
+                self.folders = []
         if not self.reads_masks:
             kwargs['serialize_data'] = False  # PathList is compact as it is
         super().__init__(

@@ -137,10 +137,21 @@ def test_mistakes_in_folders(tmp_path, folders, error, message):
         UnlabeledDataset(data_root=str(tmp_path), folders=folders)
 
 
-def test_folders_or_a_list(tmp_path):
-    for other in (dict(ann_file='ids.txt'), dict(data_prefix=dict(img_path='a'))):
-        with pytest.raises(ValueError, match='give either folders or'):
-            UnlabeledDataset(data_root=str(tmp_path), folders=['a'], **other)
+def test_folders_or_a_prefix(tmp_path):
+    with pytest.raises(ValueError, match='give either folders or'):
+        UnlabeledDataset(data_root=str(tmp_path), folders=['a'], data_prefix=dict(img_path='a'))
+
+
+def test_a_list_chooses_from_folders(tmp_path):
+    """As the lists that a selection in self-training writes."""
+    for name in ('pool/a/0.jpg', 'pool/a/1.jpg', 'pool/b/0.png'):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / 'reliable.txt').write_text('b/0.png\na/1.jpg\n')
+    dataset = UnlabeledDataset(data_root=str(tmp_path), folders=['pool/a', dict(path='pool/b', weight=2)],
+                               ann_file=str(tmp_path / 'reliable.txt'), pipeline=[])
+    assert [dataset.get_data_info(i)['img_path'] for i in range(len(dataset))] == [
+        str(tmp_path / 'pool/b/0.png'), str(tmp_path / 'pool/a/1.jpg')]
 
 
 def test_masks_beside_images_and_in_lists_are_left_out(tmp_path):

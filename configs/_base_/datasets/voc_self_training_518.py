@@ -14,5 +14,10 @@ test_pipeline = [
     dict(type='CheckSegMap', num_classes=21),
     dict(type='PackSegInputs')
 ]
+unlabeled = dict(pipeline=[
+    dict(type='LoadImageFromFile'),
+    dict(type='ResizeToMultiple', size_divisor=14),
+    dict(type='PackSegInputs')
+])
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader

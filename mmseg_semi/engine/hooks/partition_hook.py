@@ -9,6 +9,7 @@ from mmengine.runner import Runner
 from mmseg_semi.datasets.image_lists import IMG_SUFFIXES
 from mmseg_semi.datasets.partition import digest, list_id, partition_name
 from mmseg_semi.datasets.path_list import PathList
+from mmseg_semi.datasets.self_training import SelfTrainingDataset
 from mmseg_semi.datasets.unlabeled import SemiDataset
 from mmseg_semi.registry import HOOKS
 
@@ -17,12 +18,21 @@ KEY = 'partition'
 
 def sources(dataset) -> Iterator:
     """The image sets of which a data set is made: wrappers are opened."""
-    parts = getattr(dataset, 'datasets', None) or ([dataset.dataset] if hasattr(dataset, 'dataset') else None)
-    if parts is None:
+    parts = getattr(dataset, 'datasets', None) or [getattr(dataset, key) for key in ('dataset', 'primary')
+                                                   if hasattr(dataset, key)]
+    if not parts:
         yield dataset
-        return
     for part in parts:
         yield from sources(part)
+
+
+def split_sides(dataset) -> Dict[str, object]:
+    """The labeled and, if there is one, the unlabeled part of a training set."""
+    if not isinstance(dataset, (SemiDataset, SelfTrainingDataset)):
+        return dict(labeled=dataset)
+    # In self-training the labeled set is repeated, and the pseudo-labeled one is last, if it holds anything.
+    labeled, other = dataset.datasets[0], dataset.datasets[-1]
+    return dict(labeled=labeled) if other is labeled else dict(labeled=labeled, unlabeled=other)
 
 
 def paths(dataset) -> Iterator[str]:
@@ -99,9 +109,7 @@ class PartitionHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Logs, and compares with the run that is resumed."""
-        dataset = runner.train_dataloader.dataset
-        sides = dict(zip(('labeled', 'unlabeled'), dataset.datasets, strict=True)) \
-            if isinstance(dataset, SemiDataset) else dict(labeled=dataset)
+        sides = split_sides(runner.train_dataloader.dataset)
         if runner.val_loop is not None:
             sides['val'] = runner.val_dataloader.dataset
         self.partition = {side: describe(part) for side, part in sides.items()}

@@ -4,7 +4,7 @@ import io
 import logging
 import os
 from pathlib import Path
-from typing import Dict, Sequence, Tuple
+from typing import Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
@@ -23,12 +23,28 @@ from mmseg_semi.engine.runner.image_records import image_files, share_records
 from mmseg_semi.engine.runner.stage import Stage
 from mmseg_semi.registry import DATASETS, MODELS, STAGES
 
-# Images as they are, for datasets without a pipeline of their own.
-NATIVE_SIZE = [dict(type='LoadImageFromFile'), dict(type='PackSegInputs')]
+
+def native_pipeline(plan_cfg: Optional[dict]) -> List[dict]:
+    """Images at their own size, read as the plan's training set reads them: for datasets without a pipeline."""
+    loader = _loader((plan_cfg or {}).get('train_dataloader', {}).get('dataset') or {})
+    return [loader or dict(type='LoadImageFromFile'), dict(type='PackSegInputs')]
+
+
+def _loader(dataset: dict) -> Optional[dict]:
+    if dataset.get('pipeline'):
+        return dict(dataset['pipeline'][0])
+    parts = [dataset[key] for key in ('labeled', 'primary', 'dataset') if isinstance(dataset.get(key), dict)]
+    return next(filter(None, map(_loader, [*parts, *dataset.get('datasets', [])])), None)
+
+
+def scaled_side(side: int, scale: float, divisor: int) -> int:
+    """A side at another scale, a multiple of ``divisor``."""
+    return max(1, int(side * scale)) if divisor == 1 else max(1, round(side * scale / divisor)) * divisor
 
 
 @torch.no_grad()
-def predict_probability(model: EncoderDecoder, image: Tensor, scales: Sequence[float], flip: bool) -> Tensor:
+def predict_probability(model: EncoderDecoder, image: Tensor, scales: Sequence[float], flip: bool,
+                        divisor: int = 1) -> Tensor:
     """Mean of the softmax over scales and mirrored images (ST++ spec section 4).
 
     Args:
@@ -36,6 +52,7 @@ def predict_probability(model: EncoderDecoder, image: Tensor, scales: Sequence[f
         image (Tensor): [1, 3, H, W], as the data preprocessor returns it.
         scales (Sequence[float]): Factors of the size.
         flip (bool): Whether each scale is also predicted mirrored.
+        divisor (int): What the sides at each scale are multiples of, as the patches of a ViT ask for.
 
     Returns:
         Tensor: [C, H, W] float32.
@@ -43,7 +60,7 @@ def predict_probability(model: EncoderDecoder, image: Tensor, scales: Sequence[f
     size = tuple(image.shape[2:])
     total = 0
     for scale in scales:
-        scaled = tuple(max(1, int(side * scale)) for side in size)
+        scaled = tuple(scaled_side(side, scale, divisor) for side in size)
         x = image if scaled == size else resize(image, scaled, mode='bilinear', align_corners=False)
         meta = dict(img_shape=scaled, ori_shape=scaled, pad_shape=scaled)
         for mirrored in (False, True)[:1 + flip]:
@@ -75,7 +92,7 @@ def load_trained(cfg: Config, checkpoint: str) -> Tuple[EncoderDecoder, dict]:
 
 
 def predict_label(model: EncoderDecoder, sample: dict, scales: Sequence[float] = (1.0, ),
-                  flip: bool = False) -> np.ndarray:
+                  flip: bool = False, divisor: int = 1) -> np.ndarray:
     """Classes of a whole image at the size of its file, whatever size its pipeline gave it.
 
     Args:
@@ -83,6 +100,7 @@ def predict_label(model: EncoderDecoder, sample: dict, scales: Sequence[float] =
         sample (dict): ``inputs`` and ``data_samples`` of ``PackSegInputs``.
         scales (Sequence[float]): See :func:`predict_probability`.
         flip (bool): See :func:`predict_probability`.
+        divisor (int): See :func:`predict_probability`.
 
     Returns:
         ndarray: [H, W] uint8.
@@ -90,7 +108,7 @@ def predict_label(model: EncoderDecoder, sample: dict, scales: Sequence[float] =
     batch = dict(inputs=[sample['inputs']], data_samples=[sample['data_samples']])
     image = model.data_preprocessor(batch, False)['inputs']
     height, width = sample['inputs'].shape[1:]
-    probability = predict_probability(model, image, scales, flip)[None, :, :height, :width]
+    probability = predict_probability(model, image, scales, flip, divisor)[None, :, :height, :width]
     size = tuple(sample['data_samples'].ori_shape[:2])
     if size != (height, width):
         probability = resize(probability, size, mode='bilinear', align_corners=model.align_corners)
@@ -118,6 +136,7 @@ class PseudoLabelStage(Stage):
     """
 
     artifacts = ('masks', )
+    mends = ('masks', )
 
     def __init__(self, cfg: str, checkpoint: str, dataset: dict, scales: Sequence[float] = (0.5, 0.75, 1.0, 1.5, 2.0),
                  flip: bool = True, **kwargs) -> None:
@@ -125,7 +144,7 @@ class PseudoLabelStage(Stage):
         if not scales or min(scales) <= 0:
             raise ValueError(f'PseudoLabelStage.scales must be positive numbers, found {list(scales)}')
         self.cfg, self.checkpoint, self.scales, self.flip = cfg, checkpoint, tuple(scales), flip
-        self.dataset = {'type': 'UnlabeledDataset', 'pipeline': NATIVE_SIZE, **dataset}
+        self.dataset = {'type': 'UnlabeledDataset', 'pipeline': native_pipeline(self.plan_cfg), **dataset}
 
     def settings(self) -> dict:
         """The dataset and how it is labeled; model and checkpoint are inputs."""
@@ -150,13 +169,15 @@ class PseudoLabelStage(Stage):
         if palette is None:
             palette = np.random.default_rng(0).integers(256, size=(model.num_classes, 3)).tolist()
         keys = list(image_files(dataset))
+        # What the pipeline rounds sizes to, the other scales are rounded to as well.
+        divisor = max((t.get('size_divisor', 1) for t in self.dataset['pipeline']), default=1)
 
         def whole(entry: dict) -> bool:
             file = masks / entry['file']
             return file.is_file() and hashlib.sha256(file.read_bytes()).hexdigest() == entry['sha256']
 
         def label(index: int) -> dict:
-            mask = predict_label(model, dataset[index], self.scales, self.flip)
+            mask = predict_label(model, dataset[index], self.scales, self.flip, divisor)
             content, name = encode_mask(mask, palette), f'{keys[index]}.png'
             (masks / name).parent.mkdir(parents=True, exist_ok=True)
             part = masks / f'{name}.{os.getpid()}.part'

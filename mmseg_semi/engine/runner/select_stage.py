@@ -10,7 +10,7 @@ from mmengine.logging import print_log
 from mmseg.datasets import BaseSegDataset
 
 from mmseg_semi.engine.runner.image_records import image_files, read_records, share_records
-from mmseg_semi.engine.runner.pseudo_label_stage import NATIVE_SIZE
+from mmseg_semi.engine.runner.pseudo_label_stage import native_pipeline
 from mmseg_semi.engine.runner.stage import Stage
 from mmseg_semi.engine.runner.state import write_text
 from mmseg_semi.registry import DATASETS, STAGE_SCORERS, STAGES
@@ -95,7 +95,7 @@ class SelectStage(Stage):
                              f'{sorted(STAGE_SCORERS.module_dict)}')
         self.scorer: StageScorer = STAGE_SCORERS.build(dict(scorer))
         self.scorer_type, self.ratio = scorer['type'], ratio
-        self.dataset = {'type': 'UnlabeledDataset', 'pipeline': NATIVE_SIZE, **dataset}
+        self.dataset = {'type': 'UnlabeledDataset', 'pipeline': native_pipeline(self.plan_cfg), **dataset}
         self.artifacts = ('scores', 'reliable', 'unreliable', *self.scorer.artifacts)
 
     def settings(self) -> dict:

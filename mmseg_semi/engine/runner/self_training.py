@@ -208,6 +208,9 @@ class SelfTrainingRunner:
             if not broken:
                 return DONE, paths
             self.logger.warning(f'Stage {name}: {", ".join(broken)} missing or changed: it runs again.')
+            mends = STAGES.get(self.stages[i]['type']).mends
+            if not set(broken) <= set(mends) and not must_be_done and not self.options['dry_run']:
+                shutil.rmtree(self._folder(i), ignore_errors=True)
         if must_be_done:
             raise PlanError(f'self_training.start={self.options["start"]!r}, but stage {name} before it is not done')
         if not self.options['dry_run']:

@@ -87,6 +87,10 @@ class Stage(ABC):
     #: Names of the outputs, for references that are checked before anything runs. May be set by the constructor.
     artifacts: tuple = ()
 
+    #: Outputs that a run in the stage's own folder makes good when they are gone or changed. Where another one is, the
+    #: folder is emptied first.
+    mends: tuple = ()
+
     def __init__(self, folder: Path, here: Path, launcher: str, env_cfg: dict, plan_cfg: dict) -> None:
         self.folder, self.here, self.launcher, self.env_cfg = folder, here, launcher, env_cfg
         self.plan_cfg = plan_cfg

@@ -88,6 +88,8 @@ class TrainStage(Stage):
             lacks a part, or a length is not positive.
     """
 
+    mends = ('config', 'last')
+
     def __init__(self, cfg: Union[None, str, dict] = None, dataset: Optional[dict] = None,
                  batch_size: Optional[int] = None, epochs: Optional[int] = None, epoch_steps: Optional[int] = None,
                  cfg_options: Optional[dict] = None, export: Sequence[float] = (), **kwargs) -> None:
@@ -127,7 +129,13 @@ class TrainStage(Stage):
                              f'{epoch_steps}')
         self.cfg.merge_from_dict({
             'train_cfg.max_iters': epochs * epoch_steps, 'train_cfg.val_interval': epoch_steps,
-            'default_hooks.checkpoint.interval': epoch_steps, 'param_scheduler.end': epochs * epoch_steps})
+            'default_hooks.checkpoint.interval': epoch_steps})
+        schedulers = self.cfg.get('param_scheduler') or {}
+        last = schedulers[-1] if isinstance(schedulers, (list, tuple)) else schedulers  # those before it are warm-ups
+        if last.get('begin', 0) >= epochs * epoch_steps:
+            raise ValueError(f'TrainStage: the last param_scheduler begins at iteration {last.begin}, but epochs and '
+                             f'epoch_steps make {epochs * epoch_steps}')
+        last['end'] = epochs * epoch_steps
 
     def settings(self) -> dict:
         """The config without what does not change the result, and the exports."""
@@ -147,6 +155,8 @@ class TrainStage(Stage):
         cfg.experiment_name = f'{self.folder.name}_{next(RUNS)}'
         last = usable_checkpoint(self.folder)
         cfg.resume = last is not None
+        if cfg.resume:
+            cfg.load_from = None  # mmengine would resume from it, not from the stage's own checkpoint
         if cfg.resume and get_rank() == 0:
             # mmengine's own note may be cut off, or name a checkpoint that is.
             write_text(self.folder / 'last_checkpoint', str(last))

@@ -11,6 +11,8 @@ from mmseg_semi.models.losses import head_loss
 from mmseg_semi.models.network_check import check_network
 from mmseg_semi.structures import GuidedBatch, Output
 
+from .sliding import SlidingWindows
+
 IGNORE = 255
 
 
@@ -40,7 +42,7 @@ def aux_heads(model: EncoderDecoder) -> List[nn.Module]:
     return list(model.auxiliary_head) if isinstance(model.auxiliary_head, nn.ModuleList) else [model.auxiliary_head]
 
 
-class GuidedEncoderDecoder(EncoderDecoder):
+class GuidedEncoderDecoder(SlidingWindows, EncoderDecoder):
     """An ``EncoderDecoder`` that trains on a :class:`GuidedBatch` and reads the input of its classifier.
 
     Its state dict is that of the plain ``EncoderDecoder``.

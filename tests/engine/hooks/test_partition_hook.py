@@ -5,8 +5,11 @@ import logging
 import pytest
 import torch
 from mmengine.runner import Runner
+from mmseg.datasets import BaseSegDataset
 
+from mmseg_semi.datasets import SelfTrainingDataset
 from mmseg_semi.datasets.partition import digest
+from mmseg_semi.engine.hooks.partition_hook import describe, split_sides
 
 
 def train(cfg):
@@ -76,3 +79,17 @@ def test_supervised_runs_on_stock_datasets(make, tmp_path):
     train(cfg)
     assert meta(tmp_path, 'one/iter_3.pth')['labeled'] == dict(count=4, sha256=digest('0123'), name='{} + {}'.format(
         'data/other', 'mine/4'))
+
+
+def test_wrappers_of_self_training(data_root):
+    def images(split):
+        return BaseSegDataset(data_root=str(data_root), img_suffix='.png', metainfo=dict(classes=('a', )),
+                              data_prefix=dict(img_path=f'img/{split}', seg_map_path=f'ann/{split}'), pipeline=[])
+
+    sides = split_sides(SelfTrainingDataset(images('val'), images('train')))
+    assert {side: describe(part)['count'] for side, part in sides.items()} == dict(labeled=2, unlabeled=6)
+
+    class Guided:  # as GuidedPairDataset: of its own it has no images
+        primary, ann_file, data_prefix = images('train'), '', dict(img_path='')
+
+    assert describe(Guided()) == dict(count=6, sha256=digest('012345'))

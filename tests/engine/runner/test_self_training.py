@@ -15,7 +15,7 @@ from mmengine.runner import load_checkpoint
 from mmseg.registry import RUNNERS
 from PIL import Image
 
-from mmseg_semi.engine.runner.pseudo_label_stage import predict_probability
+from mmseg_semi.engine.runner.pseudo_label_stage import native_pipeline, predict_probability, scaled_side
 from mmseg_semi.engine.runner.state import State, write_text
 from mmseg_semi.registry import DATASETS, MODELS
 
@@ -82,6 +82,13 @@ def state_of(folder):
 def weights(folder, stage='again', which='last'):
     path = folder / state_of(folder)[stage]['outputs'][which]['path']
     return torch.load(path, map_location='cpu', weights_only=False)['state_dict']
+
+
+def set_running(folder, stage):
+    """As if the stage had been killed."""
+    state = json.loads((folder / 'state.json').read_text())
+    state['stages'][stage]['status'] = 'running'
+    (folder / 'state.json').write_text(json.dumps(state))
 
 
 def times(folder):
@@ -260,6 +267,49 @@ def test_a_validation_that_was_missed_is_made_up_for(make_plan):
     runner.stages[0]['export'] = []
     runner.train()
     shutil.copy(runner.work_dir / '01_sup' / 'iter_2.pth', folder / 'iter_2.pth')
+    set_running(folder.parent, 'sup')
     train(make_plan('cut', until='sup'))
     again = state_of(folder.parent)['sup']['outputs']['best']
     assert (Path(again['path']).name == Path(best['path']).name) and len(list(folder.glob('best_*.pth'))) == 1
+
+
+def test_a_lost_best_checkpoint_is_made_again(make_plan):
+    """Another one, such as the last, would label other masks without a word."""
+    folder = train(make_plan(until='sup'))
+    before = weights(folder, 'sup', 'best')
+    (folder / state_of(folder)['sup']['outputs']['best']['path']).unlink()
+    train(make_plan(until='sup'))
+    assert 'best_' in state_of(folder)['sup']['outputs']['best']['path']
+    after = weights(folder, 'sup', 'best')
+    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+
+
+def test_a_stopped_stage_resumes_from_its_own_checkpoint(make_plan):
+    start = train(make_plan('start', until='sup')) / '01_sup' / 'iter_4.pth'
+
+    def plan(work_dir):
+        plan = make_plan(work_dir, until='sup')
+        plan.self_training.stages[0].cfg.load_from = str(start)
+        return plan
+
+    whole, cut = train(plan('whole')), train(plan('cut'))
+    for path in (cut / '01_sup').glob('iter_4.pth'):
+        path.unlink()
+    set_running(cut, 'sup')
+    train(plan('cut'))
+    ours, theirs = weights(whole, 'sup'), weights(cut, 'sup')
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
+
+
+def test_images_are_read_as_the_training_set_reads_them():
+    bands = dict(type='LoadBands', value_range=(0, 10000))
+    labeled = dict(type='BaseSegDataset', pipeline=[bands, dict(type='LoadAnnotations')])
+    for dataset in (labeled, dict(type='SemiDataset', labeled=labeled, unlabeled=dict(pipeline=[])),
+                    dict(type='ConcatDataset', datasets=[dict(type='RepeatDataset', dataset=labeled)])):
+        assert native_pipeline(dict(train_dataloader=dict(dataset=dataset))) == [bands, dict(type='PackSegInputs')]
+    assert native_pipeline(None)[0] == native_pipeline(dict())[0] == dict(type='LoadImageFromFile')
+
+
+def test_other_scales_keep_the_multiple_of_the_pipeline():
+    assert [scaled_side(378, scale, 14) for scale in (0.5, 0.75, 1.0, 1.5)] == [196, 280, 378, 560]
+    assert scaled_side(375, 0.5, 1) == 187 and scaled_side(14, 0.01, 14) == 14
