@@ -45,7 +45,8 @@ class Progress(Hook):
 def prepare() -> None:
     """Makes the data set, or finds it made."""
     command = [sys.executable, '-W', 'ignore', 'tools/dataset_converters/make_shapes.py', '--out', 'data/shapes']
-    subprocess.run(command, check=True)
+    if subprocess.run(command).returncode:
+        raise SystemExit(2)  # it has told why
 
 
 def train(method: str, work_dir: Path, seed: int, max_iters: int = 0) -> Runner:

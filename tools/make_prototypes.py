@@ -7,6 +7,7 @@ Then train with `PrototypeInitHook(file='prototypes.pth')`: the published way, p
 """
 import argparse
 import os
+import pickle
 from pathlib import Path
 
 import torch
@@ -14,12 +15,14 @@ from mmengine.config import Config, DictAction
 from mmengine.registry import init_default_scope
 from mmengine.runner import load_checkpoint
 
+from mmseg_semi.engine.give_up import MISTAKES, give_up
 from mmseg_semi.engine.hooks.prototype_init_hook import cluster_labeled_pixels
 from mmseg_semi.models.segmentors import PCR
 from mmseg_semi.registry import MODELS
 
 
 def main() -> None:
+    """Reads the command line and makes the file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='a PCR config; it names the labeled images and the validation pipeline')
     parser.add_argument('checkpoint', help='a supervised-only or PCR checkpoint; its student is used')
@@ -29,6 +32,14 @@ def main() -> None:
     args = parser.parse_args()
     if not Path(args.checkpoint).is_file():
         parser.error(f'no checkpoint {args.checkpoint}')
+    try:
+        make(parser, args)
+    except (*MISTAKES, pickle.UnpicklingError) as error:
+        give_up(error)
+
+
+def make(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Clusters the features of the labeled pixels."""
     cfg = Config.fromfile(args.config)
     cfg.merge_from_dict(args.cfg_options or {})
     init_default_scope(cfg.get('default_scope', 'mmseg'))

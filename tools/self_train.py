@@ -43,8 +43,11 @@ def load_plan(args: argparse.Namespace) -> SelfTrainingRunner:
     """
     try:
         cfg = Config.fromfile(args.config)
-    except SyntaxError as error:
-        raise PlanError(f'{args.config}, or a file of its _base_, is no Python: {error}') from error
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # a config is a program
+        raise PlanError(f'{args.config}, or a file of its _base_, cannot be read: {type(error).__name__}: '
+                        f'{error}') from error
     cfg.launcher = args.launcher
     cfg.merge_from_dict(args.cfg_options or {})
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(Path('work_dirs') / Path(args.config).stem)

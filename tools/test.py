@@ -8,6 +8,7 @@ from mmengine.runner import Runner
 
 import mmseg_semi  # noqa: F401 (registers the parts that configs name)
 from mmseg_semi.engine.cpu import adapt
+from mmseg_semi.engine.give_up import MISTAKES, give_up
 
 
 def parse_args() -> argparse.Namespace:
@@ -87,9 +88,13 @@ def _require(cfg: Config, option: str, *settings: str) -> None:
 def main() -> None:
     """Builds the runner and tests."""
     args = parse_args()
-    cfg = load_config(args)
-    adapt(cfg, args.launcher)
-    Runner.from_cfg(cfg).test()
+    cfg = None
+    try:
+        cfg = load_config(args)
+        adapt(cfg, args.launcher)
+        Runner.from_cfg(cfg).test()
+    except MISTAKES as error:
+        give_up(error, cfg and cfg.work_dir)
 
 
 if __name__ == '__main__':

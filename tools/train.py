@@ -9,6 +9,7 @@ from mmseg.registry import RUNNERS
 
 import mmseg_semi  # noqa: F401 (registers the parts that configs name)
 from mmseg_semi.engine.cpu import adapt
+from mmseg_semi.engine.give_up import MISTAKES, give_up
 
 
 def parse_args() -> argparse.Namespace:
@@ -54,13 +55,27 @@ def load_config(args: argparse.Namespace) -> Config:
     return cfg
 
 
+def trains(runner) -> bool:
+    """Whether training has begun."""
+    try:
+        return getattr(runner, 'iter', 0) > 0
+    except MISTAKES:  # the property builds what is not built yet, and fails again
+        return False
+
+
 def main() -> None:
     """Builds the runner and trains."""
     args = parse_args()
-    cfg = load_config(args)
-    adapt(cfg, args.launcher)
-    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-    runner.train()
+    cfg = runner = None
+    try:
+        cfg = load_config(args)
+        adapt(cfg, args.launcher)
+        runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+        runner.train()
+    except MISTAKES as error:
+        if trains(runner):
+            raise  # no mistake that could have been told before
+        give_up(error, cfg and cfg.work_dir)
 
 
 if __name__ == '__main__':

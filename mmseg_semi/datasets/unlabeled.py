@@ -35,9 +35,9 @@ class UnlabeledDataset(BaseSegDataset):
 
     Args:
         ann_file (str): List of images relative to ``img_path``, one per line. A line without an image suffix is
-            completed by ``img_suffix``; of a line ``image mask`` the image is taken. Empty for the whole folder.
-        img_suffix (str or Sequence[str]): Endings of an image file, in any case. To complete lines of a list it must
-            be one string. Defaults to the common image formats.
+            completed by ``img_suffix``, or if that is several by what the folder holds; of a line ``image mask`` the
+            image is taken. Empty for the whole folder.
+        img_suffix (str or Sequence[str]): Endings of an image file, in any case. Defaults to the common image formats.
         exclude (str or Sequence[str]): List file(s) of images to leave out, such as the labeled and the validation
             images. A line is a path relative to ``img_path`` (to its folder, if there are several) or a bare name,
             which matches in every folder; suffixes do not matter. Relative to ``data_root``.
@@ -53,8 +53,8 @@ class UnlabeledDataset(BaseSegDataset):
         **kwargs: See :class:`mmseg.datasets.BaseSegDataset`; ``serialize_data`` has no use here.
 
     Raises:
-        FileNotFoundError: If a folder or a list file does not exist.
-        ValueError: If no image is left, a line cannot be completed, the pipeline loads annotations, folders overlap, or
+        FileNotFoundError: If a folder or a list file does not exist, or a line without suffix fits no image.
+        ValueError: If no image is left, the pipeline loads annotations, folders overlap, or
             an argument is out of range.
     """
 
@@ -148,16 +148,21 @@ class UnlabeledDataset(BaseSegDataset):
         return osp.normpath(strip_suffix(name, self._known_suffixes))
 
     def _listed(self) -> List[str]:
-        names = []
-        for line in read_list(self.ann_file, self.backend_args):
-            line = split_pair(line)[0]
-            if not line.lower().endswith(self._known_suffixes):
-                if not isinstance(self.img_suffix, str):
-                    raise ValueError(f"{self.ann_file}: '{line}' has no image suffix; set img_suffix to one string, "
-                                     "e.g. '.jpg'")
-                line += self.img_suffix
-            names.append(line)
-        return names
+        names = [split_pair(line)[0] for line in read_list(self.ann_file, self.backend_args)]
+        bare = [name for name in names if not name.lower().endswith(self._known_suffixes)]
+        if not bare:
+            return names
+        if isinstance(self.img_suffix, str):
+            files = {name: name + self.img_suffix for name in bare}
+        else:
+            folder = self.data_prefix['img_path']
+            found = {self._key(name): name for name in drop_twins(walk(folder, self._suffixes), f'folder {folder}')}
+            files = {name: found.get(osp.normpath(name)) for name in bare}
+            missing = [name for name, file in files.items() if file is None]
+            if missing:
+                raise FileNotFoundError(f"{self.ann_file}: there is no image '{missing[0]}' ({len(missing)} of "
+                                        f'{len(names)} lines) below {folder} with img_suffix {self.img_suffix}')
+        return [files.get(name, name) for name in names]
 
 
 def _read_folders(folders: Sequence[Union[str, dict]], root: str) -> List[Folder]:

@@ -74,12 +74,23 @@ def test_list(tmp_path):
     ids = write_list(tmp_path / 'ids.txt', '2007_1.5', '', 'sub/b', 'c.PNG', '  d  ')
     dataset = UnlabeledDataset(ids, data_prefix=dict(img_path='/imgs'), img_suffix='.jpg')
     assert names(dataset) == ['2007_1.5.jpg', 'sub/b.jpg', 'c.PNG', 'd.jpg']
-    with pytest.raises(ValueError, match="'2007_1.5' has no image suffix"):
-        UnlabeledDataset(ids, data_prefix=dict(img_path='/imgs'))
     city = write_list(tmp_path / 'city.txt', 'aachen/a_1', 'aachen/a_2_leftImg8bit.png')
     dataset = UnlabeledDataset('city.txt', '_leftImg8bit.png', data_root=str(tmp_path), data_prefix=dict(img_path='i'))
     assert osp.samefile(city, dataset.ann_file)
     assert names(dataset) == ['aachen/a_1_leftImg8bit.png', 'aachen/a_2_leftImg8bit.png']
+
+
+def test_a_list_without_suffixes_finds_files_of_any_format(tmp_path):
+    """As make_partition.py writes it."""
+    for name in ('a/1.5.jpg', 'a/2.png', 'a/2.jpg', '3.TIF'):
+        (tmp_path / 'img' / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / 'img' / name).touch()
+    ids = write_list(tmp_path / 'ids.txt', '3', 'a/2', 'a/1.5')
+    assert names(UnlabeledDataset(ids, data_prefix=dict(img_path=str(tmp_path / 'img')))) == [
+        '3.TIF', 'a/2.jpg', 'a/1.5.jpg']
+    ids = write_list(tmp_path / 'ids.txt', '3', 'a/9', 'b/1')
+    with pytest.raises(FileNotFoundError, match=r"ids.txt: there is no image 'a/9' \(2 of 3 lines\) below"):
+        UnlabeledDataset(ids, data_prefix=dict(img_path=str(tmp_path / 'img')))
 
 
 def test_exclude(tmp_path):

@@ -170,7 +170,17 @@ def test_slurm_scripts(project, trained, tmp_path):
 
 def test_mistakes_name_the_setting(project):
     printed = run([sys.executable, TOOLS / 'test.py', 'tiny.py', 'none.pth', '--tta'], project, fails=True)
-    assert 'ValueError: --tta needs tta_model and tta_pipeline in the config' in printed
+    assert 'error: --tta needs tta_model and tta_pipeline in the config' in printed and 'Traceback' not in printed
+
+
+def test_mistakes_before_training_are_one_line(project):
+    printed = run([sys.executable, TOOLS / 'train.py', 'nowhere.py'], project, fails=True)
+    assert 'nowhere.py' in printed.splitlines()[-1] and 'Traceback' not in printed
+    # A folder that is not there is found when the loader is built, deep inside of mmengine.
+    printed = run([sys.executable, TOOLS / 'train.py', 'tiny.py', '--work-dir', 'lost', '--cfg-options',
+                   'train_dataloader.dataset.data_root=nowhere'], project, fails=True)
+    assert 'error: ' in printed and 'nowhere' in printed and 'Traceback' not in printed
+    assert 'Traceback' in (project / 'lost/traceback.txt').read_text()
 
 
 @pytest.mark.parametrize('script', ['dist_train.sh', 'dist_test.sh', 'slurm_train.sh', 'slurm_test.sh'])
