@@ -32,7 +32,8 @@ def test_npy(tmp_path):
 def test_tiff_keeps_the_order_of_the_file(tmp_path, dtype, bands):
     image = (BANDS[..., :bands] // 40).astype(dtype)
     in_opencv = image[..., [2, 1, 0, 3][:bands]] if bands > 1 else image  # it writes BGR as RGB
-    cv2.imwrite(str(tmp_path / 'a.tif'), in_opencv)
+    # OpenCV 4 writes three bands of floats in a lossy form unless told not to.
+    cv2.imwrite(str(tmp_path / 'a.tif'), in_opencv, [cv2.IMWRITE_TIFF_COMPRESSION, 1])
     for layout in ('hwc', 'chw'):  # of arrays; OpenCV knows what a TIFF's is
         loaded = load(tmp_path / 'a.tif', value_range=(0, 255), layout=layout)['img']
         np.testing.assert_allclose(loaded, image, atol=1e-3)

@@ -302,7 +302,7 @@ def test_ctrl_c_then_go_on(make_plan, tmp_path):
 
 @pytest.mark.parametrize('args, words', [
     (['none.py'], "No such file or directory: 'none.py'"),
-    (['broken.py'], 'broken.py, or a file of its _base_, is no Python'),
+    (['broken.py'], 'broken.py, or a file of its _base_, cannot be read: SyntaxError'),
     ([ROOT / 'configs/supervised/supervised_tiny_shapes.py'], 'is no plan; train it with: python tools/train.py'),
     (['plan.py', '--until', 'nowhere'], "until='nowhere' is no stage; there are sup, select, label_reliable"),
     (['plan.py', '--from', 'select'], "start='select', but stage sup before it is not done"),
