@@ -48,7 +48,8 @@ class GuidedEncoderDecoder(SlidingWindows, EncoderDecoder):
     Its state dict is that of the plain ``EncoderDecoder``.
 
     Args:
-        backbone, decode_head, *args: Of ``EncoderDecoder``.
+        backbone (dict): Of ``EncoderDecoder``.
+        decode_head (dict): Of ``EncoderDecoder``.
         consistency_weight (float): Factor of L_con, >= 0.
         guidance (dict, optional): Options of :class:`Guidance`.
         tap (str, optional): See :class:`FeatureTap`.
