@@ -100,7 +100,7 @@ install_openmmlab() {
     fi
     STEP="installing the packages into .venv-openmmlab"
     say "installing into .venv-openmmlab"
-    $pip install -e '.[openmmlab,demo,tests,export]' -c $pins --find-links "$wheels" --only-binary mmcv
+    $pip install -e '.[openmmlab,demo,tests]' -c $pins --find-links "$wheels" --only-binary mmcv
 }
 
 tag() { .venv-openmmlab/bin/python -c 'import sys; print("cp%d%d" % sys.version_info[:2])'; }
