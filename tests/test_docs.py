@@ -100,6 +100,7 @@ def test_own_data_as_the_tutorial_tells(tmp_path):
             edit(tmp_path / 'configs/mine/data.py', classes=repr(classes), steps='4', batch='(4, 6)',
                  **{'scale, crop_size': '(96, 96), (64, 64)'})
     check, _, supervised, semi, test, _, export = list(printed.values())[1:]
+    assert all(re.search(rf'^\W*{source}\b', check, re.M) for source in ('labeled', 'unlabeled', 'val')), check
     assert len(list((tmp_path / 'segmented/masks').rglob('*.png'))) == 5 and 'labels agree' in export, export
     assert 'mIoU' in supervised and 'student/mIoU' not in supervised
     assert 'student/mIoU' in semi and '3 labeled images for steps of 4' in semi

@@ -1,5 +1,6 @@
 # Cityscapes, crop 769: supervised. Where leftImg8bit and gtFine are: environment variable CITYSCAPES_ROOT.
 # The lists hold `city/frame`, such as aachen/aachen_000000_000019.
+_base_ = '../native_tta.py'
 data_root = '{{$CITYSCAPES_ROOT:data/cityscapes}}'
 crop_size = (769, 769)
 train_pipeline = [
@@ -41,15 +42,3 @@ val_dataloader = dict(
 test_dataloader = val_dataloader
 val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
 test_evaluator = val_evaluator
-tta_model = dict(type='SegTTAModel')
-tta_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(
-        type='TestTimeAug',
-        transforms=[
-            [dict(type='Resize', scale_factor=ratio, keep_ratio=True) for ratio in (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)],
-            [dict(type='RandomFlip', prob=prob, direction='horizontal') for prob in (0., 1.)],
-            [dict(type='LoadAnnotations')],
-            [dict(type='PackSegInputs')]
-        ])
-]

@@ -1,5 +1,6 @@
 # COCO 2017, 81 classes, crop 513: supervised. Made by tools/dataset_converters/coco.py; where: environment variable
 # COCO_ROOT.
+_base_ = '../native_tta.py'
 data_root = '{{$COCO_ROOT:data/coco}}'
 crop_size = (513, 513)
 train_pipeline = [
@@ -41,15 +42,3 @@ val_dataloader = dict(
 test_dataloader = val_dataloader
 val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
 test_evaluator = val_evaluator
-tta_model = dict(type='SegTTAModel')
-tta_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(
-        type='TestTimeAug',
-        transforms=[
-            [dict(type='Resize', scale_factor=ratio, keep_ratio=True) for ratio in (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)],
-            [dict(type='RandomFlip', prob=prob, direction='horizontal') for prob in (0., 1.)],
-            [dict(type='LoadAnnotations')],
-            [dict(type='PackSegInputs')]
-        ])
-]

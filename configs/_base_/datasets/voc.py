@@ -1,5 +1,6 @@
 # Pascal VOC 2012 with the masks of SBD, crop 513: supervised. Where VOC2012 is: environment variable VOC_ROOT.
 # Every published setting reads its labels from SegmentationClassAug, also where a mask of VOC exists.
+_base_ = '../native_tta.py'
 data_root = '{{$VOC_ROOT:data/VOCdevkit/VOC2012}}'
 crop_size = (513, 513)
 train_pipeline = [
@@ -42,15 +43,3 @@ val_dataloader = dict(
 test_dataloader = val_dataloader
 val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
 test_evaluator = val_evaluator
-tta_model = dict(type='SegTTAModel')
-tta_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(
-        type='TestTimeAug',
-        transforms=[
-            [dict(type='Resize', scale_factor=ratio, keep_ratio=True) for ratio in (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)],
-            [dict(type='RandomFlip', prob=prob, direction='horizontal') for prob in (0., 1.)],
-            [dict(type='LoadAnnotations')],
-            [dict(type='PackSegInputs')]
-        ])
-]

@@ -1,11 +1,10 @@
 from .channels_last_hook import ChannelsLastHook
 from .ema_teacher_hook import EMATeacherHook
 from .frozen_teacher_hook import FrozenTeacherHook
-from .guide_share_hook import GuideShareHook
 from .guide_table_hook import GuideTableHook
-from .kept_share_hook import KeptShareHook
 from .partition_hook import PartitionHook
 from .prototype_init_hook import PrototypeInitHook
+from .share_hooks import GuideShareHook, KeptShareHook
 from .teacher_behind_hook import TeacherBehindHook
 
 __all__ = [
