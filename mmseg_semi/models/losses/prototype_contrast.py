@@ -88,6 +88,8 @@ class NegativeSampler:
         self.low = F.pad(self.high[:, :-1], (1, 0))
         self.probability = self.high - self.low
         self.density = pools.count / self.probability  # pixels per unit of u
+        # A row without another class may lead to an empty one: to some position that exists.
+        self.first, self.steps = pools.start.clamp(max=len(pools.order) - 1), (pools.count - 1).clamp(min=0)
 
     def __call__(self, u: Tensor, classes: Tensor) -> Tensor:
         """Draws pixels.
@@ -97,13 +99,14 @@ class NegativeSampler:
             classes (Tensor): [S] int64, c of each row.
 
         Returns:
-            Tensor: [S, N] int64 pixels; any one pixel in rows of classes that are not :meth:`trainable`.
+            Tensor: [S, N] int64 pixels; any pixels in rows of classes that are not :meth:`trainable`.
         """
-        high, low, density = self.high[classes], self.low[classes], self.density[classes]
+        high, low, density = (table.index_select(0, classes) for table in (self.high, self.low, self.density))
         other = torch.searchsorted(high, u, right=True)
-        step = ((u - low.gather(1, other)) * density.gather(1, other)).long()
-        position = self.pools.start[other] + torch.minimum(step, self.pools.count[other] - 1)
-        return self.pools.order[torch.where(self.trainable()[classes][:, None], position, 0)]
+        step = ((u - low.gather(1, other)) * density.gather(1, other)).long().flatten()
+        other = other.flatten()  # index_select reads numbers several times as fast as indexing does
+        step = torch.minimum(step, self.steps.index_select(0, other))  # the product may round up to the count
+        return self.pools.order.index_select(0, step.add_(self.first.index_select(0, other))).view_as(u)
 
     def trainable(self) -> Tensor:
         """[C] bool, classes that have anchors and another class to be told from."""
@@ -134,15 +137,17 @@ def negative_logsumexp(anchors: Tensor, features: Tensor, sampler: NegativeSampl
     buffer = features.new_empty(block * count, width)
     value, gradient = anchors.new_empty(anchors.shape[:2]), torch.empty_like(anchors)
     for i in range(0, sets, block):
-        pixel = sampler(u[i:i + block], classes[i:i + block])  # [b, N]
+        pixel = sampler(u[i:i + block], classes[i:i + block]).flatten()  # [b * N]
         # Into the same memory again: asking for new pages takes CPUs several times as long as the read itself.
-        rows = torch.index_select(features, 0, pixel.flatten(), out=buffer[:pixel.numel()])
-        rows = rows.to(anchors.dtype).unflatten(0, pixel.shape)  # [b, N, D]
-        factor = scale[pixel][:, None]  # [b, 1, N]
-        score = torch.bmm(anchors[i:i + block], rows.transpose(1, 2)) * factor  # [b, G, N]
-        value[i:i + block] = score.logsumexp(dim=2)
-        weight = (score - value[i:i + block, :, None]).exp() * factor
-        torch.bmm(weight, rows, out=gradient[i:i + block])
+        rows = torch.index_select(features, 0, pixel, out=buffer[:len(pixel)])
+        rows = rows.to(anchors.dtype).unflatten(0, (-1, count))  # [b, N, D]
+        factor = scale.index_select(0, pixel).view(-1, 1, count)
+        score = torch.bmm(anchors[i:i + block], rows.transpose(1, 2)).mul_(factor)  # [b, G, N]
+        top = score.amax(dim=2, keepdim=True)
+        weight = score.sub_(top).exp_()
+        total = weight.sum(dim=2, keepdim=True)
+        value[i:i + block] = (top + total.log()).squeeze(2)
+        torch.bmm(weight.mul_(factor).div_(total), rows, out=gradient[i:i + block])
     return value, gradient
 
 
