@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence
 
-from dataset_check.common import UserError, shown, write
+from dataset_check.common import UserError, shown
 from dataset_check.findings import Finding, find
 from dataset_check.leaks import content_keys, overlaps
 from dataset_check.page import make_page, wanted_pictures
@@ -24,6 +24,8 @@ from dataset_check.terminal import classes_table, findings_text, sources_table, 
 from dataset_check.thumbnails import thumbnail
 from mmengine.config import DictAction
 from mmengine.utils import ProgressBar
+
+from mmseg_semi.files import write_text
 
 
 def parse_args(args: Optional[Sequence[str]] = None) -> argparse.Namespace:
@@ -112,7 +114,7 @@ def check(args: argparse.Namespace) -> List[Finding]:
         pictures = dict(spread(pool, thumbnail, wanted_pictures(tallies, findings)))
     finally:
         pool.shutdown(cancel_futures=True)
-    write(page, make_page(args.config, tallies, twins, findings, pictures))
+    write_text(page, make_page(args.config, tallies, twins, findings, pictures))
     _report(args, tallies, twins, findings, page)
     return findings
 

@@ -21,6 +21,7 @@ from mmengine.runner import Runner
 from mmengine.utils import ProgressBar
 
 import mmseg_semi  # noqa: F401
+from mmseg_semi.files import whole, write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = {
@@ -96,10 +97,9 @@ def draw_panel(runners: dict, path: Path, rows: int = 4) -> None:
             axis.axis('off')
             axis.set_title(title if i == 0 else '', fontsize=10)
     figure.tight_layout(pad=0.3)
-    part = path.with_suffix('.part.png')
-    figure.savefig(part, dpi=110)
+    with whole(path) as part:
+        figure.savefig(part, dpi=110)
     plt.close(figure)
-    part.replace(path)
 
 
 def main() -> None:
@@ -120,9 +120,7 @@ def main() -> None:
     }
     draw_panel(runners, work_dir / 'panel.png')
     summary['seconds'] = round(time.time() - started)
-    part = work_dir / 'summary.json.part'
-    part.write_text(json.dumps(summary, indent=2) + '\n')
-    part.replace(work_dir / 'summary.json')
+    write_text(work_dir / 'summary.json', json.dumps(summary, indent=2) + '\n')
     gain = summary['pcr']['teacher_mIoU'] - summary['supervised']['mIoU']
     print(f'\n12 labeled images, 240 unlabeled ones, {summary["steps"]} steps each\n'
           f'  method                  val mIoU\n'

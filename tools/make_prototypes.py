@@ -6,7 +6,6 @@
 Then train with `PrototypeInitHook(file='prototypes.pth')`: the published way, prototypes from the first step on.
 """
 import argparse
-import os
 import pickle
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from mmengine.runner import load_checkpoint
 
 from mmseg_semi.engine.give_up import MISTAKES, give_up
 from mmseg_semi.engine.hooks.prototype_init_hook import cluster_labeled_pixels
+from mmseg_semi.files import whole
 from mmseg_semi.models.segmentors import PCR
 from mmseg_semi.registry import MODELS
 
@@ -53,10 +53,8 @@ def make(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         parser.error(f'{args.checkpoint} lacks {len(missing)} tensors of the student, the first is {missing[0]}')
     model.to('cuda' if torch.cuda.is_available() else 'cpu')
     bank, class_valid = cluster_labeled_pixels(model, cfg, args.seed)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    part = args.out.with_name(f'{args.out.name}.{os.getpid()}.part')
-    torch.save(dict(bank=bank, class_valid=class_valid), part)
-    part.replace(args.out)
+    with whole(args.out) as part:
+        torch.save(dict(bank=bank, class_valid=class_valid), part)
     classes, prototypes, channels = bank.shape
     print(f'{args.out}: {int(class_valid.sum())} of {classes} classes x {prototypes} prototypes x {channels} channels')
 

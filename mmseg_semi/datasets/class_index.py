@@ -6,12 +6,15 @@ import math
 import os
 import os.path as osp
 import sys
+from pathlib import Path
 from typing import Dict, List, Mapping, Sequence, Tuple
 
 import mmengine
 import numpy as np
 from mmcv.transforms import LoadAnnotations
 from mmseg.datasets import BaseSegDataset
+
+from mmseg_semi.files import write_text
 
 FORMAT = 'mmseg_semi class index'
 VERSION = 1
@@ -188,18 +191,7 @@ class ClassIndex:
         """Writes the index as JSON. The file appears under its name only when it is complete."""
         content = dict(format=FORMAT, version=VERSION, min_area=self.min_area, exclude=self.exclude,
                        classes=self.classes, sha256=self.digest, labeled=self.ids, areas=self.areas)
-        os.makedirs(osp.dirname(osp.abspath(path)), exist_ok=True)
-        draft = f'{path}.{os.getpid()}.tmp'
-        try:
-            with open(draft, 'w') as file:
-                json.dump(content, file, indent=1)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(draft, path)
-        except BaseException:
-            if osp.exists(draft):
-                os.remove(draft)
-            raise
+        write_text(Path(path), json.dumps(content, indent=1))
 
     @classmethod
     def load(cls, path: str, labeled_ids: Sequence[str]) -> 'ClassIndex':

@@ -1,6 +1,5 @@
 """Weights for a config's backbone: read, held against the network name by name, written whole."""
 import math
-import os
 from pathlib import Path
 from typing import Dict, List
 
@@ -8,6 +7,7 @@ import torch
 from mmengine.config import ConfigDict
 from torch import Tensor, nn
 
+from mmseg_semi.files import whole
 from mmseg_semi.registry import MODELS
 
 POSITION = 'pos_embed'
@@ -94,10 +94,5 @@ def check_weights(weights: Dict[str, Tensor], backbone: nn.Module) -> List[str]:
 
 def write_weights(weights: Dict[str, Tensor], path: Path) -> None:
     """Writes a checkpoint that ``init_cfg=dict(type='Pretrained')`` reads; it appears only when whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f'{path.name}.{os.getpid()}.part')
-    try:
+    with whole(path) as part:
         torch.save(dict(state_dict=weights), part)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

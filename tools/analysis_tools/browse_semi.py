@@ -23,6 +23,7 @@ from mmengine.runner import Runner, load_checkpoint, set_random_seed
 
 import mmseg_semi  # noqa: F401 (registers the parts that configs name)
 from mmseg_semi.engine.cpu import adapt
+from mmseg_semi.files import whole
 from mmseg_semi.models.segmentors import SemiEncoderDecoder
 from mmseg_semi.registry import MODELS
 from mmseg_semi.structures import SemiBatch, Step
@@ -193,21 +194,11 @@ def browse(args: argparse.Namespace) -> Path:
         sums = (f'mean weight {float(target.weight.sum()) / pixels:.1%}, '
                 f'mean confidence {float((target.confidence * target.valid).sum()) / pixels:.3f}')
         title = [f'{Path(args.config).name}, {type(model).__name__}, iteration {iteration + number}: {sums}', origin]
-        save(draw_step(step, classes, palette, title, args.rows), out / f'batch_{number:03}.png')
+        with whole(out / f'batch_{number:03}.png') as part:
+            draw_step(step, classes, palette, title, args.rows).save(part)
         print(f'{out / f"batch_{number:03}.png"}: {sums}')
     print(origin)
     return out
-
-
-def save(picture, path: Path) -> None:
-    """Appears whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f'.{path.stem}.{os.getpid()}.part.png')
-    try:
-        picture.save(part)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def main(args: Optional[Sequence[str]] = None) -> int:

@@ -1,4 +1,4 @@
-"""What the parts of the CamVid benchmark share: its error, and files that appear whole."""
+"""What the parts of the CamVid benchmark share: its error, its files, its locks."""
 import contextlib
 import fcntl
 import json
@@ -11,13 +11,6 @@ ROOT = Path(__file__).resolve().parents[2]
 
 class UserError(Exception):
     """Something the caller has to change; printed without a traceback."""
-
-
-def write(path: Path, text: str) -> None:
-    """Appears whole or not at all."""
-    part = path.with_name(f'{path.name}.{os.getpid()}.part')
-    part.write_text(text)
-    part.replace(path)
 
 
 def read_json(path: Path) -> Optional[dict]:

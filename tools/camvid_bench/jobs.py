@@ -7,10 +7,11 @@ import sys
 import time
 from typing import Sequence
 
-from camvid_bench.common import ROOT, UserError, locked, write
+from camvid_bench.common import ROOT, UserError, locked
 from camvid_bench.results import attempts, finish, read_scalars
 from camvid_bench.rows import Row
 from mmseg_semi.engine.runner.state import usable_checkpoint
+from mmseg_semi.files import write_text
 
 
 class Job:
@@ -38,10 +39,10 @@ class Job:
             if begun and settings.is_file() and settings.read_text() != row.fingerprint:
                 raise UserError(f'{row.dir} holds an interrupted row whose settings have changed since (another config '
                                 'or profile): delete that folder to start over, or give another --work-dir')
-            write(settings, row.fingerprint)
+            write_text(settings, row.fingerprint)
             resume = []
             if checkpoint:
-                write(row.dir / 'last_checkpoint', str(checkpoint.resolve()))
+                write_text(row.dir / 'last_checkpoint', str(checkpoint.resolve()))
                 resume = ['--resume']
             with open(row.dir / 'output.txt', 'a') as output:
                 self.process = subprocess.Popen([sys.executable, *row.command, *resume], cwd=ROOT, env=env,

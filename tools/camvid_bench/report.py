@@ -4,8 +4,9 @@ import statistics
 from pathlib import Path
 from typing import List, Sequence
 
-from camvid_bench.common import ROOT, UserError, locked, read_json, write
+from camvid_bench.common import ROOT, UserError, locked, read_json
 from camvid_bench.rows import PROFILES
+from mmseg_semi.files import write_text
 
 BEGIN, END = '<!-- bench_camvid: table begins, made from camvid.json -->', '<!-- bench_camvid: table ends -->'
 PAGE = f'# CamVid benchmark\n\nMade by `python tools/bench_camvid.py --profile PROFILE`.\n\n{BEGIN}\n{END}\n'
@@ -83,15 +84,15 @@ def write_report(out: Path, finished: Sequence[tuple]) -> List[dict]:
     (out / 'logs').mkdir(parents=True, exist_ok=True)
     with locked(out, wait=True):
         for content, log in finished:
-            write(out / content['log'], log)
+            write_text(out / content['log'], log)
         shown = [dict(content, log=_shown(out / content['log'])) for content, _ in finished]
         rows = merge_rows((read_json(out / 'camvid.json') or {'rows': []})['rows'], shown)
-        write(out / 'camvid.json', json.dumps(dict(rows=rows), indent=1) + '\n')
+        write_text(out / 'camvid.json', json.dumps(dict(rows=rows), indent=1) + '\n')
         page = (out / 'camvid.md').read_text() if (out / 'camvid.md').is_file() else PAGE
         if not (page.count(BEGIN) == page.count(END) == 1 and page.index(BEGIN) < page.index(END)):
             raise UserError(f'{out / "camvid.md"} must hold the lines\n{BEGIN}\n{END}\nonce each, in this order')
         head, tail = page.split(BEGIN)[0], page.split(END)[1]
-        write(out / 'camvid.md', f'{head}{BEGIN}\n{make_table(rows)}\n{END}{tail}')
+        write_text(out / 'camvid.md', f'{head}{BEGIN}\n{make_table(rows)}\n{END}{tail}')
     return rows
 
 

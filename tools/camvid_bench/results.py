@@ -9,8 +9,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence
 
-from camvid_bench.common import ROOT, read_json, write
+from camvid_bench.common import ROOT, read_json
 from camvid_bench.rows import LABELS, Row
+from mmseg_semi.files import write_text
 
 # glibc gives large blocks back to the system at every free, and pays for the pages at every allocation: keep them.
 ALLOCATOR = {'GLIBC_TUNABLES': 'glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=8589934592:'
@@ -110,6 +111,6 @@ def finish(row: Row) -> Optional[dict]:
     content = dict(method=row.method, labels=LABELS[row.split], split=row.split, profile=row.profile, seed=row.seed,
                    steps=row.steps, **result, config=row.config, command=f'python {shlex.join(row.command)}',
                    log=f'logs/{row.name}.log', seconds=seconds(row))
-    write(row.dir / 'row.log', trim_log(row))
-    write(row.dir / 'row.json', json.dumps(content, indent=1))
+    write_text(row.dir / 'row.log', trim_log(row))
+    write_text(row.dir / 'row.json', json.dumps(content, indent=1))
     return content

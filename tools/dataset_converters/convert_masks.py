@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
+from conversion import whole
 from mmengine.utils import ProgressBar
 from PIL import Image
 
@@ -292,10 +293,8 @@ def convert(args: argparse.Namespace) -> int:
         label, target = converter.label(args.masks / name), (out / name).with_suffix('.png')
         picture = Image.fromarray(label)
         picture.putpalette(converter.palette)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(f'{target.name}.{os.getpid()}.part')
-        picture.save(part, format='PNG')
-        part.replace(target)
+        with whole(target) as part:
+            picture.save(part, format='PNG')
         return np.bincount(label.ravel(), minlength=256)
 
     histogram = np.zeros(256, np.int64)

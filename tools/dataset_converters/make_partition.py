@@ -28,6 +28,7 @@ from PIL import Image
 from mmseg_semi.datasets.image_lists import IMG_SUFFIXES, strip_suffix, walk
 from mmseg_semi.datasets.partition import KINDS, check_fine, choices, digest, published, read_list
 from mmseg_semi.datasets.partition_draw import draw, group_images
+from mmseg_semi.files import write_text
 
 
 def mask_classes(path: str) -> Tuple[Optional[FrozenSet[int]], str]:
@@ -141,11 +142,8 @@ def write(out: Path, ids: Dict[str, List[str]], info: dict) -> str:
     if other:
         raise ValueError(f'{out / other[0]} is there and differs; a partition is never overwritten: remove it first, '
                          'or choose another --out')
-    out.mkdir(parents=True, exist_ok=True)
     for name, content in contents.items():
-        part = out / f'{name}.{os.getpid()}.part'
-        part.write_text(content, encoding='utf-8')
-        part.replace(out / name)
+        write_text(out / name, content)
     return 'written'
 
 

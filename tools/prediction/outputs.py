@@ -1,28 +1,16 @@
 """What is written: masks, overlays, confidence maps, the table of areas. A file appears only when it is whole."""
-import contextlib
 import csv
-import os
 from pathlib import Path
-from typing import Dict, Iterator, Optional, Sequence, Tuple
+from typing import Dict, Optional, Sequence, Tuple
 
 import cv2
 import numpy as np
 from PIL import Image, PngImagePlugin
 
+from mmseg_semi.files import whole
+
 FOLDERS = ('masks', 'overlays', 'confidence')
 STAMP = 'mmseg_semi'  # name of the text in a mask's PNG that says what it was made from
-
-
-@contextlib.contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """Yields a temporary name beside ``path`` that becomes ``path`` at the end, or vanishes when something fails."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f'.{path.stem}.{os.getpid()}.part{path.suffix}')
-    try:
-        yield part
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 class Output:

@@ -5,8 +5,9 @@ from typing import Callable, Iterator, Tuple
 import cv2
 import numpy as np
 
+from mmseg_semi.files import whole
+
 from .inputs import Unreadable
-from .outputs import whole
 
 
 def open_video(path: Path) -> cv2.VideoCapture:

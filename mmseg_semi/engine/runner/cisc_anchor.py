@@ -19,6 +19,7 @@ from mmseg_semi.datasets import ClassIndex, image_ids
 from mmseg_semi.engine.runner.image_records import read_records, share_records
 from mmseg_semi.engine.runner.pseudo_label_stage import load_trained
 from mmseg_semi.engine.runner.select_stage import StageScorer
+from mmseg_semi.files import whole
 from mmseg_semi.models.losses import anchor_scores, image_score, masked_average_pool
 from mmseg_semi.models.segmentors.guided_encoder_decoder import GuidedEncoderDecoder
 from mmseg_semi.registry import DATASETS, STAGE_SCORERS
@@ -124,11 +125,9 @@ class CISCAnchor(StageScorer):
         if not exists[0]:
             anchors, images = self._make_anchors(labeled)
             if rank == 0:
-                part = path.with_name('anchors.part')
-                with open(part, 'wb') as file:
-                    np.savez(file, anchors=anchors.cpu().numpy(), valid=(images > 0).cpu().numpy(),
+                with whole(path) as part:
+                    np.savez(part, anchors=anchors.cpu().numpy(), valid=(images > 0).cpu().numpy(),
                              images=images.long().cpu().numpy())
-                part.replace(path)
             barrier()
         device = next(self.model.parameters()).device
         with np.load(path) as content:

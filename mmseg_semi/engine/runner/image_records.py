@@ -8,7 +8,7 @@ from mmengine.logging import print_log
 from mmengine.utils import ProgressBar
 from mmseg.datasets import BaseSegDataset
 
-from mmseg_semi.engine.runner.state import write_text
+from mmseg_semi.files import write_text
 
 
 def image_files(dataset: BaseSegDataset) -> Dict[str, str]:
@@ -70,7 +70,7 @@ def share_records(folder: Path, stem: str, keys: Sequence[str], usable: Callable
 
     done: list = [None]
     if rank == 0:
-        for path in folder.rglob('*.part'):
+        for path in folder.rglob('*.part*'):
             path.unlink()
         done = [known()]
         # Whole lines only: what is appended to a line that was cut off is lost with it.

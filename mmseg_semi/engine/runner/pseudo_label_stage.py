@@ -2,7 +2,6 @@
 import hashlib
 import io
 import logging
-import os
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence, Tuple
 
@@ -21,6 +20,7 @@ from torch import Tensor
 from mmseg_semi.datasets import lists_nothing
 from mmseg_semi.engine.runner.image_records import image_files, share_records
 from mmseg_semi.engine.runner.stage import Stage
+from mmseg_semi.files import whole
 from mmseg_semi.registry import DATASETS, MODELS, STAGES
 
 
@@ -172,19 +172,17 @@ class PseudoLabelStage(Stage):
         # What the pipeline rounds sizes to, the other scales are rounded to as well.
         divisor = max((t.get('size_divisor', 1) for t in self.dataset['pipeline']), default=1)
 
-        def whole(entry: dict) -> bool:
+        def unchanged(entry: dict) -> bool:
             file = masks / entry['file']
             return file.is_file() and hashlib.sha256(file.read_bytes()).hexdigest() == entry['sha256']
 
         def label(index: int) -> dict:
             mask = predict_label(model, dataset[index], self.scales, self.flip, divisor)
             content, name = encode_mask(mask, palette), f'{keys[index]}.png'
-            (masks / name).parent.mkdir(parents=True, exist_ok=True)
-            part = masks / f'{name}.{os.getpid()}.part'
-            part.write_bytes(content)
-            part.replace(masks / name)
+            with whole(masks / name) as part:
+                part.write_bytes(content)
             return dict(file=name, size=list(mask.shape), sha256=hashlib.sha256(content).hexdigest(),
                         histogram=np.bincount(mask.ravel(), minlength=model.num_classes).tolist())
 
-        share_records(masks, 'manifest', keys, whole, label)
+        share_records(masks, 'manifest', keys, unchanged, label)
         return dict(masks=masks)

@@ -12,7 +12,7 @@ from mmseg.datasets import BaseSegDataset
 from mmseg_semi.engine.runner.image_records import image_files, read_records, share_records
 from mmseg_semi.engine.runner.pseudo_label_stage import native_pipeline
 from mmseg_semi.engine.runner.stage import Stage
-from mmseg_semi.engine.runner.state import write_text
+from mmseg_semi.files import write_text
 from mmseg_semi.registry import DATASETS, STAGE_SCORERS, STAGES
 
 
@@ -38,7 +38,7 @@ class StageScorer(ABC):
         """Loads models and makes extra artifacts; called on every rank, before the first score.
 
         Called again when a stage that was stopped goes on: the same files must come out. Only rank 0 may write, by
-        ``state.write_text`` or a temporary name and ``replace``, and all ranks must find the file on return (barrier).
+        ``mmseg_semi.files``, and all ranks must find the file on return (barrier).
 
         Args:
             folder (Path): Of the stage.

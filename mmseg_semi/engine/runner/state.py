@@ -1,23 +1,14 @@
-"""What self-training remembers on disk: files that appear whole, and which stages are done."""
+"""What self-training remembers on disk: which stages are done."""
 import hashlib
 import json
-import os
 import re
 import zipfile
 from pathlib import Path
 from typing import Dict, Optional
 
+from mmseg_semi.files import write_text
+
 VERSION = 1
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a file that appears under its name only when it is whole and on the disk."""
-    part = path.with_name(f'{path.name}.{os.getpid()}.part')
-    with open(part, 'w') as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
 
 
 def digest(path: Path) -> str:

@@ -12,7 +12,8 @@ from mmengine.runner import Runner
 
 from mmseg_semi.engine.cpu import adapt
 from mmseg_semi.engine.runner.stage import Stage
-from mmseg_semi.engine.runner.state import usable_checkpoint, write_text
+from mmseg_semi.engine.runner.state import usable_checkpoint
+from mmseg_semi.files import write_text
 from mmseg_semi.registry import HOOKS, STAGES
 
 RUNS = itertools.count()

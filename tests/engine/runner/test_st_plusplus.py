@@ -241,7 +241,7 @@ def test_two_ranks_make_the_same_lists_and_masks(make_plan, tmp_path):
     assert [process.exitcode for process in ranks] == [0, 0]
     two = tmp_path / 'two'
     assert json.loads((two / 'state.json').read_text())['stages']['all']['status'] == 'done'
-    assert not list(two.rglob('*.rank*')) and not list(two.rglob('*.part'))
+    assert not list(two.rglob('*.rank*')) and not list(two.rglob('*.part*'))
     # One process takes the first training over and does the rest of the first half by itself.
     one = tmp_path / 'one'
     shutil.copytree(two / '01_sup', one / '01_sup')
@@ -276,7 +276,7 @@ def test_killed_in_every_stage_it_ends_the_same(make_plan, tmp_path):
     assert labels(killed) == labels(whole) and len(labels(whole)) == 5 + 5
     for name, tensor in weights(whole).items():
         assert torch.equal(weights(killed)[name], tensor), name
-    assert not list(killed.rglob('*.part'))
+    assert not list(killed.rglob('*.part*'))
 
 
 @pytest.mark.slow
@@ -295,7 +295,7 @@ def test_ctrl_c_then_go_on(make_plan, tmp_path):
     process = fork(command_line, out, plan, '--until', 'select')
     process.join(120)
     printed = out.read_text()
-    assert process.exitcode == 0 and not list(folder.rglob('*.part'))
+    assert process.exitcode == 0 and not list(folder.rglob('*.part*'))
     assert 'Stage 1 of 6, sup: goes on' in printed and 'Iter(train) [ 1/30]' not in printed
     assert 'Iter(train) [30/30]' in printed and '2 of 5 images are reliable' in printed
 
