@@ -27,8 +27,8 @@ CLASSES = ('sky', 'road', 'tree', 'car')
 def export(monkeypatch):
     """The modules of the tool, and `main` as the command line calls it: (exit status, stdout, stderr)."""
     monkeypatch.syspath_prepend(TOOL.parent)
-    modules = {name: importlib.import_module(f'model_export.{name}') for name in ('source', 'plain', 'graph', 'output')}
-    return types.SimpleNamespace(**modules)
+    names = ('source', 'plain', 'parts', 'graph', 'output')
+    return types.SimpleNamespace(**{name: importlib.import_module(f'model_export.{name}') for name in names})
 
 
 @pytest.fixture
@@ -78,11 +78,11 @@ def trained(tiny_cfg, tmp_path):
     return write
 
 
-def reference(config, checkpoint, image, eval_with):
+def reference(config, checkpoint, image, **settings):
     """Logits of the whole model by mmseg's API; image uint8 BGR [H, W, 3]."""
     from mmseg.apis import inference_model, init_model
     model = init_model(config, checkpoint, device='cpu', cfg_options=dict(
-        model=dict(eval_with=eval_with), test_pipeline=[dict(type='LoadImageFromNDArray'), dict(type='PackSegInputs')]))
+        model=settings, test_pipeline=[dict(type='LoadImageFromNDArray'), dict(type='PackSegInputs')]))
     return inference_model(model, image).seg_logits.data[None]
 
 
@@ -145,7 +145,8 @@ def test_a_model_that_predicts_with_more_than_its_network_is_refused(export, tra
 
 
 def test_plain_config_names_parts_of_mmseg_only(export, trained):
-    cfg, notes = export.plain.plain_config(export.source.load(*trained(), None))
+    cfg, notes, files = export.plain.plain_config(export.source.load(*trained(), None))
+    assert not files
     text = cfg.pretty_text
     for ours in ('mmseg_semi', 'CheckSegMap', 'StudentIoU', 'EMATeacher', 'ValidCross', 'CamVidDataset', 'SemiSeg'):
         assert ours not in text, ours
@@ -169,21 +170,52 @@ def test_sync_bn_and_weights_to_load_do_not_travel(export, tiny_cfg):
     assert cfg['backbone']['norm_cfg'] == dict(type='BN') and 'init_cfg' not in cfg['backbone']
 
 
-@pytest.mark.parametrize('settings, message', [
-    (dict(decode_head=OWN_HEAD), 'model.decode_head.type is DeepLabV3PlusHead of mmseg_semi.*onnx and torchscript'),
-    (dict(test_cfg=dict(mode='slide', crop_size=(33, 33), stride=(22, 22), slide_average='prob')),
-     "slide_average is 'prob', which mmseg cannot do.*model.test_cfg.slide_average=logits"),
-])
-def test_plain_refuses_what_mmseg_lacks(export, trained, tiny_cfg, settings, message):
-    for key, value in settings.items():
-        tiny_cfg[key] = value  # update() would merge
-    with pytest.raises(ValueError, match=message):
+def test_plain_refuses_what_mmseg_lacks(export, trained, tiny_cfg):
+    tiny_cfg.test_cfg = dict(mode='slide', crop_size=(33, 33), stride=(22, 22), slide_average='prob')
+    with pytest.raises(ValueError, match="'prob', which mmseg cannot do.*test_cfg.slide_average=logits"):
         export.plain.plain_config(export.source.load(*trained(tiny_cfg), None))
+
+
+def test_plain_refuses_parts_that_need_more_of_us(export, trained):
+    pipeline = [dict(type='LoadImageFromFile'), dict(type='RandomScale', scale=(8, 8)), dict(type='PackSegInputs')]
+    paths = trained(test_dataloader=dict(dataset=dict(type='BaseSegDataset', pipeline=pipeline)))
+    with pytest.raises(ValueError, match=r'pipeline\[1\].type is RandomScale of mmseg_semi.*onnx and torchscript'):
+        export.plain.plain_config(export.source.load(*paths, None))
+
+
+def test_parts_that_stand_alone_travel_under_another_name(export):
+    cfg = dict(custom_imports=dict(imports='json'), model=dict(decode_head=dict(OWN_HEAD)),
+               test_pipeline=[dict(type='LoadBands'), dict(type='PackSegInputs')])
+    files = export.parts.take_along(cfg)
+    assert sorted(files) == ['exported_deeplabv3plus_head.py', 'exported_load_bands.py']
+    assert not any('mmseg_semi' in line for text in files.values() for line in text.splitlines() if 'import' in line)
+    assert cfg['model']['decode_head']['type'] == 'ExportedDeepLabV3PlusHead'
+    assert [step['type'] for step in cfg['test_pipeline']] == ['ExportedLoadBands', 'PackSegInputs']
+    assert cfg['custom_imports']['imports'] == ['json', 'exported_deeplabv3plus_head', 'exported_load_bands']
+    assert export.parts.take_along(dict(head=dict(type='ASPPHead'))) == {}
+
+
+@pytest.mark.slow
+def test_a_head_of_ours_travels_with_a_plain_export(main, trained, tiny_cfg, tmp_path, monkeypatch):
+    tiny_cfg.decode_head = OWN_HEAD  # update() would merge
+    paths, out = trained(tiny_cfg), tmp_path / 'moved' / 'plain'
+    status, printed, error = main(*paths, 'plain', '--out', tmp_path / 'out')  # predicts where mmseg_semi is blocked
+    assert (status, error) == (0, '') and 'exported_deeplabv3plus_head.py, which must stay beside' in printed
+    out.parent.mkdir()
+    (tmp_path / 'out').rename(out)
+    assert sorted(path.name for path in out.iterdir()) == [
+        'checkpoint.pth', 'config.py', 'exported_deeplabv3plus_head.py']
+    image = picture(40, 52)
+    # Beside an imported mmseg_semi, from another place.
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, 'path', list(sys.path))
+    assert torch.equal(reference(str(out / 'config.py'), str(out / 'checkpoint.pth'), image),
+                       reference(*paths, image, eval_with='teacher'))
 
 
 def test_a_dataset_without_a_twin_leaves_a_place_to_fill_in(export, trained):
     dataset = dict(type='UnlabeledDataset', data_root='d', data_prefix=dict(img_path='i'), pipeline=[])
-    cfg, notes = export.plain.plain_config(export.source.load(*trained(test_dataloader=dict(dataset=dataset)), None))
+    cfg, notes, _ = export.plain.plain_config(export.source.load(*trained(test_dataloader=dict(dataset=dataset)), None))
     assert cfg.test_dataloader.dataset.type == 'BaseSegDataset'
     assert tuple(cfg.test_dataloader.dataset.metainfo.classes) == CLASSES
     assert any('mmseg has no dataset like UnlabeledDataset: before a test, set data_root' in note for note in notes)
@@ -224,9 +256,9 @@ def test_onnx_predicts_as_the_model_at_sizes_of_its_own(main, trained, tiny_cfg,
     image = picture(58, 71)
     session = onnxruntime.InferenceSession(tmp_path / 'out/net.onnx', providers=['CPUExecutionProvider'])
     found, = session.run(None, dict(image=rgb(image).numpy()))
-    expected = reference(config, checkpoint, image, 'teacher')
+    expected = reference(config, checkpoint, image, eval_with='teacher')
     torch.testing.assert_close(torch.from_numpy(found), expected, atol=1e-4, rtol=1e-4)
-    assert not torch.allclose(expected, reference(config, checkpoint, image, 'student'), atol=1e-3)
+    assert not torch.allclose(expected, reference(config, checkpoint, image, eval_with='student'), atol=1e-3)
     properties = {entry.key: entry.value for entry in onnx.load(tmp_path / 'out/net.onnx').metadata_props}
     assert json.loads(properties['classes']) == list(CLASSES) and 'channels RGB' in properties['input']
 
@@ -237,7 +269,8 @@ def test_torchscript_of_the_student_runs_without_us(main, trained, tmp_path):
     assert status == 0 and 'torchscript of the student' in printed and 'labels agree' in printed
     files = {'properties.json': ''}
     graph, image = torch.jit.load(tmp_path / 'net.pt', _extra_files=files), picture(58, 71)
-    torch.testing.assert_close(graph(rgb(image)), reference(config, checkpoint, image, 'student'), atol=1e-4, rtol=1e-4)
+    expected = reference(config, checkpoint, image, eval_with='student')
+    torch.testing.assert_close(graph(rgb(image)), expected, atol=1e-4, rtol=1e-4)
     assert json.loads(json.loads(files['properties.json'])['classes']) == list(CLASSES)
 
 

@@ -5,18 +5,17 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Iterator, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 import torch
 from mmengine.config import Config
-from mmengine.registry import Registry
 from mmseg.datasets import BaseSegDataset
 
-from mmseg_semi import registry
 from mmseg_semi.registry import DATASETS, METRICS
 
 from .output import staged
-from .source import ExportError, Source, channels_of, test_images, whole_logits
+from .parts import SEARCH, from_us, ours, take_along, typed
+from .source import ExportError, Source, own_images, rounding, whole_logits
 
 KEPT = ('default_scope', 'custom_imports', 'env_cfg', 'vis_backends', 'visualizer', 'log_processor', 'log_level',
         'test_cfg', 'tta_model')
@@ -30,10 +29,12 @@ import sys
 sys.modules['mmseg_semi'] = None
 import torch
 from mmseg.apis import init_model
+from mmseg.structures import SegDataSample
 config, checkpoint, images, logits = sys.argv[1:]
 model = init_model(config, checkpoint, device='cpu', cfg_options=dict(model=dict(test_cfg=dict(mode='whole'))))
 images = torch.load(images, weights_only=True)
-inputs = model.data_preprocessor(dict(inputs=list(images), data_samples=None), False)['inputs']
+samples = [SegDataSample() for _ in images]
+inputs = model.data_preprocessor(dict(inputs=list(images), data_samples=samples), False)['inputs']
 shape = tuple(inputs.shape[2:])
 torch.manual_seed(0)
 with torch.no_grad():
@@ -43,7 +44,8 @@ torch.save(found, logits)
 
 
 def export_plain(source: Source, out: Path) -> List[str]:
-    """Writes ``out/config.py`` and ``out/checkpoint.pth`` and lets mmseg alone predict with them.
+    """Writes ``out/config.py``, ``out/checkpoint.pth`` and the parts of ours that they need, and lets mmseg alone
+    predict with them.
 
     Args:
         source (Source): The network.
@@ -55,24 +57,28 @@ def export_plain(source: Source, out: Path) -> List[str]:
     Raises:
         ExportError: If a part has no equivalent in mmseg, or the pair predicts something else.
     """
-    cfg, notes = plain_config(source)
+    cfg, notes, files = plain_config(source)
     meta = {key: value for key, value in source.meta.items() if key in ('epoch', 'iter', 'dataset_meta', 'time')}
     with staged(out) as folder:
         folder.mkdir()
         text = (f'# The {source.name} of {Path(source.cfg.filename).name}, exported by tools/export.py of mmseg_semi. '
-                f'It needs mmseg alone.\n{"".join(f"# {note}{chr(10)}" for note in notes)}{cfg.pretty_text}')
-        (folder / 'config.py').write_text(text)
+                f'It needs mmseg alone.\n{"".join(f"# {note}{chr(10)}" for note in notes)}'
+                f'{SEARCH if files else ""}{cfg.pretty_text}')
+        for name, content in {'config.py': text, **files}.items():
+            (folder / name).write_text(content, encoding='utf-8')
         torch.save(dict(meta=dict(meta, cfg=cfg.pretty_text), state_dict=source.network.state_dict()),
                    folder / 'checkpoint.pth')
-        _verify(source, folder)
-    return notes + ['stock mmseg, with mmseg_semi out of reach, predicts the same to the last bit']
+        difference = _verify(source, folder)
+    same = f'logits within {difference:.2g}, which is rounding' if difference else 'the same to the last bit'
+    return notes + [f'stock mmseg, with mmseg_semi out of reach, predicts {same}']
 
 
-def plain_config(source: Source) -> Tuple[Config, List[str]]:
+def plain_config(source: Source) -> Tuple[Config, List[str], Dict[str, str]]:
     """The config for tests and inference with mmseg alone.
 
     Returns:
-        tuple[Config, list[str]]: The config, and what the user should know about it.
+        tuple[Config, list[str], dict[str, str]]: The config, what the user should know about it, and the text of the
+        files that belong beside it, by name.
 
     Raises:
         ExportError: If a part has no equivalent in mmseg.
@@ -102,8 +108,11 @@ def plain_config(source: Source) -> Tuple[Config, List[str]]:
         cfg.pop('test_cfg', None)  # a runner takes loader, evaluator and loop together or not at all
     if 'tta_pipeline' in old:
         cfg['tta_pipeline'] = _without_checks(old['tta_pipeline'])
+    files = take_along(cfg)
+    if files:
+        notes.append(f'What mmseg lacks is in {", ".join(files)}, which must stay beside this config.')
     refuse_ours(cfg)
-    return Config(cfg), notes
+    return Config(cfg), notes, files
 
 
 def refuse_ours(cfg: dict) -> None:
@@ -112,29 +121,10 @@ def refuse_ours(cfg: dict) -> None:
     Raises:
         ExportError: If there is one; names where.
     """
-    ours = {name for value in vars(registry).values() if isinstance(value, Registry)
-            for name, part in value.module_dict.items() if _from_us(part)}
-    for where, name in _types(cfg):
-        if name in ours:
-            raise ExportError(f'{where} is {name} of mmseg_semi, for which mmseg has no equivalent: a plain export is '
-                              'not possible. The kinds onnx and torchscript need neither mmseg nor mmseg_semi')
-
-
-def _types(node: Any, where: str = '') -> Iterator[Tuple[str, str]]:
-    """Every ``type=...`` below a node of a config, with its place."""
-    if isinstance(node, (list, tuple)):
-        for i, value in enumerate(node):
-            yield from _types(value, f'{where}[{i}]')
-    elif isinstance(node, dict):
-        for key, value in node.items():
-            if key == 'type':
-                yield f'{where}.type', value
-            else:
-                yield from _types(value, f'{where}.{key}' if where else key)
-
-
-def _from_us(part: Any) -> bool:
-    return getattr(part, '__module__', '').split('.')[0] == 'mmseg_semi'
+    for where, node in typed(cfg):
+        if node['type'] in ours():
+            raise ExportError(f'{where}.type is {node["type"]} of mmseg_semi, for which mmseg has no equivalent: a '
+                              'plain export is not possible. The kinds onnx and torchscript need neither of them')
 
 
 def _drop_import(cfg: dict) -> None:
@@ -171,9 +161,9 @@ def _dataset(node: dict, source: Source, notes: List[str]) -> dict:
     if 'pipeline' in node:  # wrappers have none
         node['pipeline'] = _without_checks(node['pipeline'])
     kind = DATASETS.get(node['type'])
-    if not _from_us(kind):
+    if not from_us(kind):
         return node
-    methods = [name for base in kind.__mro__ if _from_us(base) for name, value in vars(base).items()
+    methods = [name for base in kind.__mro__ if from_us(base) for name, value in vars(base).items()
                if inspect.isfunction(value) and name != '__init__']
     if issubclass(kind, BaseSegDataset) and not methods:
         built = DATASETS.build(dict(node, pipeline=[], lazy_init=True))
@@ -195,20 +185,23 @@ def _names(metainfo: dict) -> dict:
 def _evaluator(cfg: Any, notes: List[str]) -> dict:
     """The first of mmseg's metrics: stock tools/test.py --out takes one."""
     metrics = [cfg] if isinstance(cfg, dict) else list(cfg or [])
-    stock = [metric for metric in metrics if not _from_us(METRICS.get(metric['type']))]
+    stock = [metric for metric in metrics if not from_us(METRICS.get(metric['type']))]
     dropped = [metric['type'] for metric in metrics if metric not in stock[:1]]
     if dropped:
         notes.append(f'The test scores by one metric; left out: {", ".join(dropped)}.')
     return copy.deepcopy(stock[0]) if stock else dict(type='IoUMetric', iou_metrics=['mIoU'])
 
 
-def _verify(source: Source, folder: Path) -> None:
+def _verify(source: Source, folder: Path) -> float:
     """Lets stock mmseg predict with the pair, in a process that cannot import mmseg_semi.
+
+    Returns:
+        float: The largest difference of the logits.
 
     Raises:
         ExportError: If it fails, or predicts something else.
     """
-    inputs = test_images(channels_of(source.network))
+    inputs = own_images(source.network)
     images, logits = folder / 'images.pt', folder / 'logits.pt'
     torch.save(inputs, images)
     env = {**os.environ, 'CUDA_VISIBLE_DEVICES': '-1', 'PYTHONPATH': os.pathsep.join(filter(None, sys.path))}
@@ -218,7 +211,9 @@ def _verify(source: Source, folder: Path) -> None:
         last: Optional[str] = (done.stdout.strip().splitlines() or ['no message'])[-1]
         raise ExportError(f'stock mmseg cannot use the exported pair: {last}')
     found, expected = torch.load(logits, weights_only=True), whole_logits(source.network, inputs)
-    if not torch.equal(found, expected):
+    difference = rounding(found, expected)
+    if difference is None:
         raise ExportError('stock mmseg predicts something else with the exported pair: logits differ by '
                           f'{(found - expected).abs().max():.3g}')
     images.unlink(), logits.unlink()
+    return difference
