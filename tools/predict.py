@@ -22,7 +22,7 @@ from mmengine.config import Config, DictAction
 from mmengine.device import get_device
 from prediction.inputs import Source, find_sources
 from prediction.job import Job
-from prediction.network import Predictor
+from prediction.network import Predictor, kinds_of
 from prediction.outputs import FOLDERS, Output
 
 import mmseg_semi  # noqa: F401 (registers the parts that configs name)
@@ -89,7 +89,7 @@ def prepare(args: argparse.Namespace) -> tuple[Job, List[Source]]:
     cfg = read_config(args.config, args.cfg_options)
     if args.out.exists() and not args.out.is_dir():
         raise ValueError(f'--out {args.out} is a file; expected a folder')
-    sources = find_sources(args.images, leave_out=[args.out / name for name in FOLDERS])
+    sources = find_sources(args.images, [args.out / name for name in FOLDERS], kinds_of(cfg))
     predictor = Predictor(cfg, args.checkpoint, find_device(args.device), args.network)
     output = Output(args.out, predictor.classes, predictor.palette, predictor.fingerprint, args.opacity,
                     args.confidence)

@@ -14,6 +14,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
+from mmseg.structures import SegDataSample
 from PIL import Image
 
 from mmseg_semi.registry import MODELS
@@ -328,3 +329,45 @@ def test_masks_equal_those_of_the_test_tool(predict, project):
     for name in files('maps'):
         assert np.array_equal(np.array(Image.open(f'maps/{name}')), np.array(Image.open(f'out/masks/{name}'))), name
     assert len(np.unique(np.concatenate([np.array(Image.open(f'maps/{i}.png')) for i in range(4)]))) > 1
+
+
+# ---- images of many bands --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def five_bands(project, tiny_pcr_cfg):
+    """The project with a network of five bands and two .npy images of uint16, one of them cut off."""
+    tiny_pcr_cfg.backbone.in_channels = 5
+    tiny_pcr_cfg.data_preprocessor.update(mean=[100.] * 5, std=[50.] * 5)
+    cfg = Config.fromfile('config.py')
+    cfg.model = tiny_pcr_cfg
+    cfg.test_dataloader.dataset.pipeline[0] = dict(type='LoadBands', value_range=(0, 2550))
+    cfg.dump('config.py')
+    model = MODELS.build(tiny_pcr_cfg)
+    model.decode_head.conv_seg.weight.data.mul_(30)
+    model.copy_student_to_teacher()
+    torch.save(dict(state_dict=model.state_dict()), 'net.pth')
+    image = np.kron(np.random.default_rng(0).integers(2551, size=(4, 5, 5)), np.ones((8, 8, 1))).astype(np.uint16)
+    Path('bands/deep').mkdir(parents=True)
+    np.save('bands/deep/0.npy', image)
+    Path('bands/1.npy').write_bytes(Path('bands/deep/0.npy').read_bytes()[:1000])
+    return image, model
+
+
+def test_images_of_many_bands(predict, five_bands):
+    image, model = five_bands
+    status, printed, error = predict('--opacity', '0', images=['bands'])
+    assert status == 1 and 'bands/1.npy: ValueError: cannot read image' in error and '1 masks made' in printed
+    inputs = torch.from_numpy(image / np.float32(10)).permute(2, 0, 1)
+    expected, = model.eval().test_step(dict(inputs=[inputs], data_samples=[SegDataSample(
+        metainfo=dict(ori_shape=(32, 40), img_shape=(32, 40)))]))
+    mask = np.array(Image.open('out/masks/deep/0.png'))
+    assert (mask == expected.pred_sem_seg.data[0].numpy()).all() and len(np.unique(mask)) > 1
+    overlay = np.array(Image.open('out/overlays/deep/0.jpg')).astype(float)  # the first three bands as RGB
+    assert abs(overlay - image[..., :3] / 10).mean() < 12 < abs(overlay - image[..., 2::-1] / 10).mean()
+
+
+def test_videos_have_no_bands(predict, five_bands):
+    write_video('a.mp4')
+    status, _, error = predict(images=['a.mp4'])
+    assert status == 2 and 'a.mp4 is neither an image' in error and '.npy' in error and 'LoadBands' in error

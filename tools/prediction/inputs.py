@@ -32,12 +32,26 @@ class Source(NamedTuple):
         return self.path.suffix.lower() in VIDEO_SUFFIXES
 
 
-def find_sources(patterns: Sequence[str], leave_out: Sequence[Path] = ()) -> List[Source]:
+class Kinds(NamedTuple):
+    """Suffixes, in lower case and with their dots, of the files that can be predicted."""
+    images: Sequence[str] = IMG_SUFFIXES
+    videos: Sequence[str] = VIDEO_SUFFIXES
+
+    def know(self, path: str) -> bool:
+        """Whether a file is one of them, by its name."""
+        return path.lower().endswith((*self.images, *self.videos))
+
+
+PHOTOGRAPHS = Kinds()
+
+
+def find_sources(patterns: Sequence[str], leave_out: Sequence[Path] = (), kinds: Kinds = PHOTOGRAPHS) -> List[Source]:
     """Lists what the command line names.
 
     Args:
         patterns (Sequence[str]): Folders (searched at every depth for images), files, globs.
         leave_out (Sequence[Path]): Folders in which nothing is looked for, such as earlier results.
+        kinds (Kinds): What counts as an image or a video.
 
     Returns:
         list[Source]: In the order of the command line, a folder's files sorted; each file once.
@@ -49,24 +63,24 @@ def find_sources(patterns: Sequence[str], leave_out: Sequence[Path] = ()) -> Lis
     files, roots = {}, []
     skipped = [os.path.abspath(folder) for folder in leave_out]
     for pattern in patterns:
-        for path in _expand(pattern, skipped):
+        for path in _expand(pattern, skipped, kinds):
             folder = os.path.isdir(path)
-            found = _scan(path, skipped) if folder else [path]
+            found = _scan(path, skipped, kinds) if folder else [path]
             roots.append(os.path.abspath(path if folder else os.path.dirname(path) or '.'))
             files.update((os.path.abspath(name), None) for name in found)
     root = Path(os.path.commonpath(roots))
     return _named([Path(name) for name in files], root)
 
 
-def _expand(pattern: str, skipped: Sequence[str]) -> List[str]:
+def _expand(pattern: str, skipped: Sequence[str], kinds: Kinds) -> List[str]:
     """The files or folders that a part of the command line means; a glob means the files it can use."""
     if os.path.exists(pattern):
-        if not (os.path.isdir(pattern) or _known(pattern)):
-            raise ValueError(f'{pattern} is neither an image ({" ".join(IMG_SUFFIXES)}) nor a video '
-                             f'({" ".join(VIDEO_SUFFIXES)})')
+        if not (os.path.isdir(pattern) or kinds.know(pattern)):
+            raise ValueError(f'{pattern} is neither an image ({" ".join(kinds.images)}) nor a video '
+                             f'({" ".join(kinds.videos) or "none with LoadBands, which knows no frames"})')
         return [pattern]
     found = sorted(glob.glob(os.path.expanduser(pattern), recursive=True))
-    known = [path for path in found if _known(path) and not os.path.isdir(path)
+    known = [path for path in found if kinds.know(path) and not os.path.isdir(path)
              and not any(os.path.abspath(path).startswith(folder + os.sep) for folder in skipped)]
     known = known or [path for path in found if os.path.isdir(path)]
     if not known:
@@ -76,24 +90,20 @@ def _expand(pattern: str, skipped: Sequence[str]) -> List[str]:
     return known
 
 
-def _known(path: str) -> bool:
-    return path.lower().endswith((*IMG_SUFFIXES, *VIDEO_SUFFIXES))
-
-
-def _scan(folder: str, skipped: Sequence[str]) -> List[str]:
-    found = sorted(_walk(folder, skipped))
+def _scan(folder: str, skipped: Sequence[str], kinds: Kinds) -> List[str]:
+    found = sorted(_walk(folder, skipped, kinds))
     if not found:
-        raise ValueError(f'{folder} holds no image ({" ".join(IMG_SUFFIXES)}); videos of a folder are named by a '
+        raise ValueError(f'{folder} holds no image ({" ".join(kinds.images)}); videos of a folder are named by a '
                          f"glob: '{os.path.join(folder, '*.mp4')}'")
     return found
 
 
-def _walk(folder: str, skipped: Sequence[str]) -> Iterator[str]:
+def _walk(folder: str, skipped: Sequence[str], kinds: Kinds) -> Iterator[str]:
     for here, folders, files in os.walk(folder, followlinks=True):
         folders[:] = [f for f in folders
                       if not f.startswith('.') and os.path.abspath(os.path.join(here, f)) not in skipped]
         yield from (os.path.join(here, f) for f in files
-                    if f.lower().endswith(IMG_SUFFIXES) and not f.startswith('.'))
+                    if f.lower().endswith(tuple(kinds.images)) and not f.startswith('.'))
 
 
 def _named(paths: List[Path], root: Path) -> List[Source]:

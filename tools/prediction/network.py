@@ -17,7 +17,7 @@ from torch import nn
 from mmseg_semi.environment import allow_own_checkpoints
 from mmseg_semi.registry import DATASETS
 
-from .inputs import Unreadable
+from .inputs import IMG_SUFFIXES, PHOTOGRAPHS, Kinds, Unreadable
 
 # What predicts; a checkpoint may lack the rest (auxiliary heads, which only training needs).
 PREDICTING = ('backbone.', 'neck.', 'decode_head.')
@@ -27,7 +27,7 @@ class Picture(NamedTuple):
     """A picture on its way into the network.
 
     Attributes:
-        image (ndarray): [H, W, 3] BGR, as it was read.
+        image (ndarray): [H, W, 3] BGR or [H, W] gray uint8, to be shown.
         inputs (Tensor): [3, h, w], as the pipeline made it.
         sample (SegDataSample): Its meta information.
     """
@@ -63,9 +63,6 @@ class Predictor:
     """
 
     def __init__(self, cfg: Config, checkpoint: str, device: str, network: Optional[str] = None) -> None:
-        if 'model' not in cfg or 'test_dataloader' not in cfg and 'test_pipeline' not in cfg:
-            raise ValueError(f'{cfg.filename} has no model and test_dataloader; expected the config that '
-                             'tools/train.py was given (for self-training, that of a stage)')
         content = _read_checkpoint(checkpoint)
         self.pipeline = test_pipeline(cfg)
         self.model = _build(cfg)
@@ -100,7 +97,7 @@ class Predictor:
             results = load(dict(img_path=str(source)))
         if results is None:
             raise ValueError('the file is no image')
-        image = results['img'].astype(np.uint8)  # a copy: transforms may write into theirs
+        image = shown(results['img'], loads_bands(self.pipeline))
         for step in rest:
             results = step(results)
         return Picture(image, results['inputs'], results['data_samples'])
@@ -122,19 +119,49 @@ class Predictor:
         return Prediction(mask.to(torch.uint8).cpu().numpy(), (confidence * 255).round().to(torch.uint8).cpu().numpy())
 
 
+def shown(image: np.ndarray, bands: bool) -> np.ndarray:
+    """A picture of a loaded image, [H, W, 3] BGR or [H, W] uint8: of bands, the first three as RGB, or the first.
+
+    Args:
+        image (ndarray): [H, W] or [H, W, N], 0..255. Not changed: transforms may write into it afterwards.
+        bands (bool): Whether ``LoadBands`` loaded it, which leaves them in the order of the file.
+    """
+    if bands:
+        image = image[..., 2::-1] if image.shape[2] > 2 else image[..., 0]
+    return image.astype(np.uint8)
+
+
+def loads_bands(pipeline: Sequence[dict]) -> bool:
+    """Whether a pipeline begins with ``LoadBands``."""
+    return bool(pipeline) and str(pipeline[0]['type']).endswith('LoadBands')
+
+
 def test_pipeline(cfg: Config) -> List[dict]:
     """The transforms of ``tools/test.py`` without those that need a mask; the first one loads the image.
 
     Raises:
-        ValueError: If the first one does not load an image.
+        ValueError: If the config is none to predict with, or the first one does not load an image.
     """
+    if 'model' not in cfg or 'test_dataloader' not in cfg and 'test_pipeline' not in cfg:
+        raise ValueError(f'{cfg.filename} has no model and test_dataloader; expected the config that '
+                         'tools/train.py was given (for self-training, that of a stage)')
     dataset = cfg.get('test_dataloader', {}).get('dataset', {})
     steps = dataset.get('pipeline') or cfg.get('test_pipeline') or []
     steps = [step for step in steps if step['type'] not in ('LoadAnnotations', 'CheckSegMap')]
-    if not steps or 'LoadImage' not in str(steps[0]['type']):
-        raise ValueError(f'{cfg.filename}: test_dataloader.dataset.pipeline must begin with LoadImageFromFile, found '
-                         f'{[str(step["type"]) for step in steps]}')
+    if not loads_bands(steps) and not (steps and 'LoadImage' in str(steps[0]['type'])):
+        raise ValueError(f'{cfg.filename}: test_dataloader.dataset.pipeline must begin with LoadImageFromFile or '
+                         f'LoadBands, found {[str(step["type"]) for step in steps]}')
     return steps
+
+
+def kinds_of(cfg: Config) -> Kinds:
+    """The files that the test pipeline can load.
+
+    Raises:
+        ValueError: As :func:`test_pipeline`.
+    """
+    # A frame of a video has three bands in OpenCV's order, not those of the files that LoadBands reads.
+    return Kinds(images=(*IMG_SUFFIXES, '.npy'), videos=()) if loads_bands(test_pipeline(cfg)) else PHOTOGRAPHS
 
 
 def _read_checkpoint(path: str) -> dict:
