@@ -27,6 +27,7 @@ def test_figures(source, images, options):
     # A dict per image would be 25 MB, and its copies would grow the workers.
     assert result['list_mb'] < 15 and result['list_mb'] <= result['list_peak_mb'] < 50
     assert result['worker_growth_mb'] < 5
+    assert result['digest_images'] == result['images'] and 0 < result['digest_s'] < 60
     assert result['sampler_mb'] < 1.5 * result['permutation_mb'] + 0.1
     assert 0 < result['epoch_start_s'] < 60 and 0 < result['list_s'] < 60
     assert f'{source} of {images - 1000:,} images' in done.stdout

@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader
 
 import mmseg_semi  # noqa: F401 (registers the datasets)
 from mmseg_semi.datasets import LabeledUnlabeledSampler, SemiDataset
+from mmseg_semi.engine.hooks.partition_hook import describe
 
 batch_numbers = itertools.count()  # each worker goes on with its own copy
 LABELED = 1000  # of the pool's images, so they have to be found and left out
@@ -86,6 +87,16 @@ def measure_workers(dataset: SemiDataset, sampler: LabeledUnlabeledSampler, work
                 worker_samples=len(notes) * sum(COUNTS) // len(own))
 
 
+def measure_digest(dataset: SemiDataset) -> dict:
+    """What ``PartitionHook`` does once, before the first step: the digest of the pool's names."""
+    before = memory('status', 'VmRSS')
+    Path('/proc/self/clear_refs').write_text('5')  # the peak counts from here
+    start = time.perf_counter()
+    count = describe(dataset.datasets[1])['count']
+    return dict(digest_images=count, digest_s=time.perf_counter() - start,
+                digest_peak_mb=memory('status', 'VmHWM') - before)
+
+
 def measure(images: int, workers: int, samples: int, files: bool) -> dict:
     """All figures, unrounded."""
     with tempfile.TemporaryDirectory() as name:
@@ -105,6 +116,7 @@ def measure(images: int, workers: int, samples: int, files: bool) -> dict:
         result.update(sampler_mb=tracemalloc.get_traced_memory()[1] / MB, permutation_mb=8 * len(dataset) / MB)
         tracemalloc.stop()
         del indices
+        result.update(measure_digest(dataset))
         result.update(measure_workers(dataset, sampler, workers, samples), workers=workers)
     return result
 
@@ -128,6 +140,7 @@ def main() -> None:
     print(f'{source} of {r["images"]:,} images: {r["list_s"]:.1f} s, {r["list_mb"]:.0f} MB, at its peak '
           f'{r["list_peak_mb"]:.0f} MB')
     print(f'sampler: {r["sampler_mb"]:.1f} MB at its peak; a permutation of all images is {r["permutation_mb"]:.1f} MB')
+    print(f'digest of all names, once a run: {r["digest_s"]:.1f} s, {r["digest_peak_mb"]:.0f} MB at its peak')
     print(f'epoch start, {r["workers"]} workers: {r["epoch_start_s"]:.2f} s')
     print(f'a worker after {r["worker_samples"]:,} samples: {r["worker_growth_mb"]:.1f} MB more of its own')
     if args.json:
