@@ -94,7 +94,7 @@ def main() -> None:
         adapt(cfg, args.launcher)
         Runner.from_cfg(cfg).test()
     except MISTAKES as error:
-        give_up(error, cfg and cfg.work_dir)
+        give_up(error, cfg)
 
 
 if __name__ == '__main__':

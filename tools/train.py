@@ -75,7 +75,7 @@ def main() -> None:
     except MISTAKES as error:
         if trains(runner):
             raise  # no mistake that could have been told before
-        give_up(error, cfg and cfg.work_dir)
+        give_up(error, cfg)
 
 
 if __name__ == '__main__':

@@ -2,27 +2,41 @@
 import sys
 import traceback
 from pathlib import Path
-from typing import NoReturn, Optional, Union
+from typing import NoReturn, Optional
 
-#: What wrong settings and data raise, here and in mmengine.
-MISTAKES = (ValueError, TypeError, KeyError, FileNotFoundError, SyntaxError)
+from mmengine.config import Config
+
+#: What wrong settings and data raise, here, in mmengine and in mmseg.
+MISTAKES = (ValueError, TypeError, KeyError, FileNotFoundError, SyntaxError, AssertionError)
+#: The one assertion of mmseg that a user meets before anything works: there is no such list of images.
+MISSING_LIST = 'Failed to load `ann_file`'
 
 
-def give_up(error: BaseException, folder: Optional[Union[str, Path]] = None) -> NoReturn:
+def give_up(error: BaseException, cfg: Optional[Config] = None) -> NoReturn:
     """Tells a mistake in one line and leaves the program with status 2.
 
     Args:
-        error (BaseException): One that is being handled.
-        folder (str or Path, optional): Where the traceback is kept, as ``traceback.txt``.
+        error (BaseException): One of ``MISTAKES`` that is being handled.
+        cfg (Config, optional): Its ``work_dir`` keeps the traceback, as ``traceback.txt``; where a file below its
+            ``data_root`` is missing, its ``data_hint`` says how the data are made.
 
     Raises:
-        SystemExit: Always.
+        SystemExit: Always, but for an assertion that tells a user nothing: that one is raised again.
     """
+    if isinstance(error, AssertionError) and MISSING_LIST not in str(error):
+        raise error
     told = str(error) if not isinstance(error, (KeyError, SyntaxError)) else f'{type(error).__name__}: {error}'
     print(f'error: {told}', file=sys.stderr)
-    if folder is not None:
-        file = Path(folder) / 'traceback.txt'
+    cfg = cfg or Config()
+    if _is_missing(error) and cfg.get('data_hint') and cfg.get('data_root', '') in told:
+        print(f'How to make it: {cfg.data_hint}', file=sys.stderr)
+    if cfg.get('work_dir'):
+        file = Path(cfg.work_dir) / 'traceback.txt'
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(''.join(traceback.format_exception(error)), encoding='utf-8')
         print(f'Where it happened: {file}', file=sys.stderr)
     raise SystemExit(2)
+
+
+def _is_missing(error: BaseException) -> bool:
+    return isinstance(error, (FileNotFoundError, AssertionError))

@@ -13,29 +13,40 @@ from mmengine.utils.dl_utils import set_multi_processing
 
 import mmseg_semi  # noqa: F401 (registers the parts that configs name)
 from mmseg_semi.datasets import SemiDataset
+from mmseg_semi.engine.give_up import MISTAKES, give_up
 from mmseg_semi.registry import DATASETS
 
 
-def main() -> None:
-    """Measures and prints.
+def build(cfg: Config) -> SemiDataset:
+    """The training set.
 
     Raises:
-        TypeError: If the config's training set is not a :class:`SemiDataset`.
+        TypeError: If it is not a :class:`SemiDataset`.
     """
+    init_default_scope(cfg.get('default_scope', 'mmseg'))
+    dataset = DATASETS.build(cfg.train_dataloader.dataset)
+    if not isinstance(dataset, SemiDataset):
+        raise TypeError(f'loader_cost needs a SemiDataset; train_dataloader.dataset.type is '
+                        f'{cfg.train_dataloader.dataset.type!r}')
+    return dataset
+
+
+def main() -> None:
+    """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config')
     parser.add_argument('--samples', type=int, default=100, help='of each kind (default: 100)')
     parser.add_argument('--json', action='store_true', help='the last line is one JSON object')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE')
     args = parser.parse_args()
-    cfg = Config.fromfile(args.config)
-    cfg.merge_from_dict(args.cfg_options)
-    init_default_scope(cfg.get('default_scope', 'mmseg'))
     set_multi_processing(opencv_num_threads=0)  # as in a worker
-    dataset = DATASETS.build(cfg.train_dataloader.dataset)
-    if not isinstance(dataset, SemiDataset):
-        raise TypeError(f'loader_cost needs a SemiDataset; train_dataloader.dataset.type is '
-                        f'{cfg.train_dataloader.dataset.type!r}')
+    cfg = None
+    try:
+        cfg = Config.fromfile(args.config)
+        cfg.merge_from_dict(args.cfg_options)
+        dataset = build(cfg)
+    except MISTAKES as error:
+        give_up(error, cfg)
     times = [[], []]
     for i in range(args.samples):
         for source, milliseconds in zip(dataset.datasets, times, strict=True):

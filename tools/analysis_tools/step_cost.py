@@ -28,6 +28,7 @@ from mmseg.structures import SegDataSample
 from torch import Tensor
 
 import mmseg_semi  # noqa: F401 (registers the parts that configs name)
+from mmseg_semi.engine.give_up import MISTAKES, give_up
 from mmseg_semi.models.ema import EMA
 from mmseg_semi.models.segmentors import SemiEncoderDecoder
 from mmseg_semi.registry import MODELS
@@ -245,12 +246,16 @@ def main() -> None:
     parser.add_argument('--json', action='store_true', help='the last line is one JSON object')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE')
     args = parser.parse_args()
-    cfg = Config.fromfile(args.config)
-    cfg.merge_from_dict(args.cfg_options)
-    init_default_scope(cfg.get('default_scope', 'mmseg'))
-    torch.manual_seed(0)
     device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
-    bench = Bench(cfg, device)
+    cfg = None
+    try:
+        cfg = Config.fromfile(args.config)
+        cfg.merge_from_dict(args.cfg_options)
+        init_default_scope(cfg.get('default_scope', 'mmseg'))
+        torch.manual_seed(0)
+        bench = Bench(cfg, device)
+    except MISTAKES as error:
+        give_up(error, cfg)
     result = measure(bench, args.steps)
 
     name = torch.cuda.get_device_name() if device.type == 'cuda' else f'CPU, {torch.get_num_threads()} threads'

@@ -1,6 +1,9 @@
 # ADE20K, 150 classes, crop 513: supervised. Where ADEChallengeData2016 is: environment variable ADE20K_ROOT.
 _base_ = '../native_tta.py'
 data_root = '{{$ADE20K_ROOT:data/ade/ADEChallengeData2016}}'
+data_hint = (
+    'images and masks by `python tools/dataset_converters/ade20k.py ADEChallengeData2016.zip`, '
+    'lists by `python tools/dataset_converters/make_partition.py` (docs/datasets.md, docs/partitions.md)')
 crop_size = (513, 513)
 train_pipeline = [
     dict(type='LoadImageFromFile'),

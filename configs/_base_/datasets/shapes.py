@@ -1,5 +1,6 @@
-# Synthetic scenes, 96x96: `python tools/dataset_converters/make_shapes.py --out data/shapes`
+# Synthetic scenes, 96x96.
 data_root = 'data/shapes'
+data_hint = 'python tools/dataset_converters/make_shapes.py --out data/shapes'
 crop_size = (96, 96)
 train_pipeline = [
     dict(type='LoadImageFromFile'),

@@ -2,6 +2,9 @@
 # Every published setting reads its labels from SegmentationClassAug, also where a mask of VOC exists.
 _base_ = '../native_tta.py'
 data_root = '{{$VOC_ROOT:data/VOCdevkit/VOC2012}}'
+data_hint = (
+    'images and masks by `python tools/dataset_converters/voc_aug.py VOCtrainval_11-May-2012.tar benchmark.tgz`, '
+    'lists by `python tools/dataset_converters/make_partition.py` (docs/datasets.md, docs/partitions.md)')
 crop_size = (513, 513)
 train_pipeline = [
     dict(type='LoadImageFromFile'),
