@@ -27,7 +27,7 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes UTF-8 text that appears whole, and that a power failure does not take back."""
+    """Writes UTF-8 text that appears whole, also if the power fails."""
     with whole(path) as part, open(part, 'w', encoding='utf-8') as file:
         file.write(text)
         file.flush()

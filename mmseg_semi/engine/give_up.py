@@ -28,7 +28,8 @@ def give_up(error: BaseException, cfg: Optional[Config] = None) -> NoReturn:
     told = str(error) if not isinstance(error, (KeyError, SyntaxError)) else f'{type(error).__name__}: {error}'
     print(f'error: {told}', file=sys.stderr)
     cfg = cfg or Config()
-    if _is_missing(error) and cfg.get('data_hint') and cfg.get('data_root', '') in told:
+    root, is_missing = cfg.get('data_root'), isinstance(error, (FileNotFoundError, AssertionError))
+    if is_missing and root and root in told and cfg.get('data_hint'):
         print(f'How to make it: {cfg.data_hint}', file=sys.stderr)
     if cfg.get('work_dir'):
         file = Path(cfg.work_dir) / 'traceback.txt'
@@ -36,7 +37,3 @@ def give_up(error: BaseException, cfg: Optional[Config] = None) -> NoReturn:
         file.write_text(''.join(traceback.format_exception(error)), encoding='utf-8')
         print(f'Where it happened: {file}', file=sys.stderr)
     raise SystemExit(2)
-
-
-def _is_missing(error: BaseException) -> bool:
-    return isinstance(error, (FileNotFoundError, AssertionError))

@@ -186,7 +186,7 @@ def test_a_video_gives_a_mask_per_frame_and_an_overlay_video(predict):
         5, 7, 48]
     names = [line.split(',')[0] for line in Path('out/areas.csv').read_text().splitlines()[1::4]]
     assert names == [*frames, 'in/2.png']
-    Path('out/masks/drive.mp4/000003.png').rename('out/masks/drive.mp4/.000003.1.part.png')  # as a kill leaves it
+    Path('out/masks/drive.mp4/000003.png').rename('out/masks/drive.mp4/.000003.png.1.part.png')  # as a kill leaves it
     Path('out/overlays/drive.mp4').unlink()
     again = predict(images=['drive.mp4', 'in/2.png'])[1]
     assert '1 masks made, 5 were up to date' in again and Path('out/overlays/drive.mp4').is_file()
@@ -350,6 +350,7 @@ def five_bands(project, tiny_pcr_cfg):
     image = np.kron(np.random.default_rng(0).integers(2551, size=(4, 5, 5)), np.ones((8, 8, 1))).astype(np.uint16)
     Path('bands/deep').mkdir(parents=True)
     np.save('bands/deep/0.npy', image)
+    cv2.imwrite('bands/preview.png', np.zeros((32, 40), np.uint8))
     Path('bands/1.npy').write_bytes(Path('bands/deep/0.npy').read_bytes()[:1000])
     return image, model
 
@@ -358,6 +359,7 @@ def test_images_of_many_bands(predict, five_bands):
     image, model = five_bands
     status, printed, error = predict('--opacity', '0', images=['bands'])
     assert status == 1 and 'bands/1.npy: ValueError: cannot read image' in error and '1 masks made' in printed
+    assert 'bands/preview.png: ValueError: the image has 1 bands, the network takes 5' in error
     inputs = torch.from_numpy(image / np.float32(10)).permute(2, 0, 1)
     expected, = model.eval().test_step(dict(inputs=[inputs], data_samples=[SegDataSample(
         metainfo=dict(ori_shape=(32, 40), img_shape=(32, 40)))]))

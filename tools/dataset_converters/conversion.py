@@ -92,7 +92,7 @@ def locked(folder: Path) -> Iterator[None]:
 def whole(path: Path) -> Iterator[Path]:
     """Yields a temporary path, which becomes ``path`` when all went well."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f'.{path.name}.part')
+    part = path.with_name(f'.{path.name}.{os.getpid()}.part')
     try:
         yield part
         os.replace(part, path)

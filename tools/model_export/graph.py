@@ -31,7 +31,8 @@ class PixelsToLogits(nn.Module):
     def __init__(self, network: EncoderDecoder) -> None:
         super().__init__()
         self.network = network
-        preprocessor, one = network.data_preprocessor, torch.ones(channels_of(network), 1, 1)
+        preprocessor = getattr(network.data_preprocessor, 'plain', network.data_preprocessor)
+        one = torch.ones(channels_of(network), 1, 1)
         self.register_buffer('mean', getattr(preprocessor, 'mean', 0 * one))
         self.register_buffer('std', getattr(preprocessor, 'std', one))
 

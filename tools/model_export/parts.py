@@ -1,19 +1,21 @@
 """Parts of mmseg_semi that travel with a plain export: classes whose file needs nothing else of mmseg_semi."""
 import ast
+import hashlib
 import inspect
 import re
 import sys
-from typing import Any, Dict, Iterator, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Tuple
 
+import mmseg.registry
 from mmengine.registry import Registry
 
 from mmseg_semi import registry
 
-#: Before the name of a module or a registered class: beside an installed mmseg_semi there are two of each.
-PREFIX = 'Exported'
+#: What the names of the files begin with.
+PREFIX = 'exported_'
 HOME = 'mmseg_semi.registry'
 #: Makes the folder of a config importable, wherever it lies; mmengine fills in the name.
-SEARCH = "import sys\nsys.path.insert(0, '{{ fileDirname }}')\n"
+SEARCH = 'import sys\nsys.path.append(r"""{{ fileDirname }}""")\n'
 
 
 def ours() -> Dict[str, type]:
@@ -27,20 +29,34 @@ def from_us(part: Any) -> bool:
     return getattr(part, '__module__', '').split('.')[0] == 'mmseg_semi'
 
 
-def typed(node: Any, where: str = '') -> Iterator[Tuple[str, dict]]:
-    """Every dict with a ``type`` below a node of a config, with its place."""
+def typed(node: Any, where: str = '') -> Iterator[Tuple[str, dict, str]]:
+    """Every dict with a ``type`` below a node of a config: its place, itself, its name in mmseg."""
     if isinstance(node, (list, tuple)):
         for i, value in enumerate(node):
             yield from typed(value, f'{where}[{i}]')
     elif isinstance(node, dict):
         if 'type' in node:
-            yield where, node
+            yield where, node, _name(node['type'])
         for key, value in node.items():
             yield from typed(value, f'{where}.{key}' if where else key)
 
 
+def _name(kind: Any) -> str:
+    scope, _, name = getattr(kind, '__name__', str(kind)).rpartition('.')
+    return name if scope.split('.')[0] in ('', 'mmseg', 'mmseg_semi') else f'{scope}.{name}'
+
+
+def imports_of(cfg: dict) -> List[str]:
+    """The modules that a config imports."""
+    names = cfg.get('custom_imports', {}).get('imports', [])
+    return [names] if isinstance(names, str) else list(names)
+
+
 def take_along(cfg: dict) -> Dict[str, str]:
     """Lets a config name copies of our parts where mmseg has none and their file can stand alone.
+
+    A digest of the text is part of each name: beside a copy may be the original in an installed mmseg_semi, or a copy
+    that another version exported.
 
     Args:
         cfg (dict): Changed in place: the names, and ``custom_imports``.
@@ -49,21 +65,18 @@ def take_along(cfg: dict) -> Dict[str, str]:
         dict[str, str]: Text by file name, to write beside the config; empty if the config names no such part.
     """
     files, parts = {}, ours()
-    for _, node in typed(cfg):
-        part = parts.get(node['type']) if isinstance(node['type'], str) else None
-        text = part and standalone(sys.modules[part.__module__])
+    for _, node, name in typed(cfg):
+        text = name in parts and standalone(sys.modules[parts[name].__module__])
         if text:
-            files[f'{_module(part)}.py'] = text
-            node['type'] = PREFIX + node['type']
+            digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+            module = f'{PREFIX}{parts[name].__module__.rpartition(".")[2]}_{digest}'
+            files[f'{module}.py'] = re.sub(r'@(\w+)\.register_module\(\)(?=\nclass (\w+))',
+                                           rf"@\1.register_module(name='\2_{digest}', force=True)", text)
+            node['type'] = f'{name}_{digest}'
     if files:
-        imports = cfg.get('custom_imports', {})
-        known = [imports['imports']] if isinstance(imports.get('imports'), str) else imports.get('imports', [])
-        cfg['custom_imports'] = dict(imports=[*known, *(name[:-3] for name in files)], allow_failed_imports=False)
+        cfg['custom_imports'] = dict(cfg.get('custom_imports', dict(allow_failed_imports=False)),
+                                     imports=[*imports_of(cfg), *(name[:-3] for name in files)])
     return files
-
-
-def _module(part: type) -> str:
-    return f'{PREFIX.lower()}_{part.__module__.rpartition(".")[2]}'
 
 
 def standalone(module: Any) -> Optional[str]:
@@ -76,12 +89,9 @@ def standalone(module: Any) -> Optional[str]:
             relative = isinstance(node, ast.ImportFrom) and node.level > 0
             if relative or (name.split('.')[0] == 'mmseg_semi' and not _is_registry_of_mmseg(name, node)):
                 return None
-    text = re.sub(r'@(\w+)\.register_module\(\)(?=\nclass (\w+))',
-                  rf"@\1.register_module(name='{PREFIX}\2', force=True)", text)
     return text.replace(f'from {HOME} import', 'from mmseg.registry import')
 
 
 def _is_registry_of_mmseg(name: str, node: ast.AST) -> bool:
-    import mmseg.registry
     return name == HOME and isinstance(node, ast.ImportFrom) and all(
         hasattr(mmseg.registry, alias.name) for alias in node.names)

@@ -14,7 +14,7 @@ from mmseg.datasets import BaseSegDataset
 from mmseg_semi.registry import DATASETS, METRICS
 
 from .output import staged
-from .parts import SEARCH, from_us, ours, take_along, typed
+from .parts import PREFIX, SEARCH, from_us, imports_of, ours, take_along, typed
 from .source import ExportError, Source, own_images, rounding, whole_logits
 
 KEPT = ('default_scope', 'custom_imports', 'env_cfg', 'vis_backends', 'visualizer', 'log_processor', 'log_level',
@@ -87,6 +87,8 @@ def plain_config(source: Source) -> Tuple[Config, List[str], Dict[str, str]]:
     if source.is_random:
         notes.append('Its head draws random numbers while it predicts, so scores of two tests differ a little.')
     old = source.cfg.to_dict()
+    if any(name.startswith(PREFIX) for name in imports_of(old)):
+        raise ExportError(f'{source.cfg.filename} is a plain export already; give the config of the training')
     cfg = {key: copy.deepcopy(old[key]) for key in KEPT if key in old}
     _drop_import(cfg)
     model = copy.deepcopy(source.model_cfg)
@@ -110,7 +112,8 @@ def plain_config(source: Source) -> Tuple[Config, List[str], Dict[str, str]]:
         cfg['tta_pipeline'] = _without_checks(old['tta_pipeline'])
     files = take_along(cfg)
     if files:
-        notes.append(f'What mmseg lacks is in {", ".join(files)}, which must stay beside this config.')
+        notes.append(f'What mmseg lacks is in {", ".join(files)}, which must stay beside this config; a copy of it in '
+                     'another place, such as in a work dir, needs the folder on PYTHONPATH.')
     refuse_ours(cfg)
     return Config(cfg), notes, files
 
@@ -121,16 +124,16 @@ def refuse_ours(cfg: dict) -> None:
     Raises:
         ExportError: If there is one; names where.
     """
-    for where, node in typed(cfg):
-        if node['type'] in ours():
-            raise ExportError(f'{where}.type is {node["type"]} of mmseg_semi, for which mmseg has no equivalent: a '
+    parts = ours()
+    for where, _, name in typed(cfg):
+        if name in parts:
+            raise ExportError(f'{where}.type is {name} of mmseg_semi, for which mmseg has no equivalent: a '
                               'plain export is not possible. The kinds onnx and torchscript need neither of them')
 
 
 def _drop_import(cfg: dict) -> None:
     imports = cfg.pop('custom_imports', {})
-    names = [imports['imports']] if isinstance(imports.get('imports'), str) else imports.get('imports', [])
-    kept = [name for name in names if name.split('.')[0] != 'mmseg_semi']
+    kept = [name for name in imports_of(dict(custom_imports=imports)) if name.split('.')[0] != 'mmseg_semi']
     if kept:
         cfg['custom_imports'] = dict(imports, imports=kept)
 
@@ -204,7 +207,8 @@ def _verify(source: Source, folder: Path) -> float:
     inputs = own_images(source.network)
     images, logits = folder / 'images.pt', folder / 'logits.pt'
     torch.save(inputs, images)
-    env = {**os.environ, 'CUDA_VISIBLE_DEVICES': '-1', 'PYTHONPATH': os.pathsep.join(filter(None, sys.path))}
+    env = {**os.environ, 'CUDA_VISIBLE_DEVICES': '-1', 'PYTHONDONTWRITEBYTECODE': '1',
+           'PYTHONPATH': os.pathsep.join(filter(None, sys.path))}
     done = subprocess.run([sys.executable, '-W', 'ignore', '-c', CHECK, folder / 'config.py', folder / 'checkpoint.pth',
                            images, logits], env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     if done.returncode:

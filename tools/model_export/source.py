@@ -144,6 +144,8 @@ def network_cfg(model: dict) -> dict:
 def _preprocessor_cfg(cfg: Optional[dict]) -> Optional[dict]:
     if cfg is None or cfg.get('type') not in ('SemiSegDataPreProcessor', 'GuidedSegDataPreProcessor'):
         return copy.deepcopy(cfg)
+    if len(cfg['mean']) not in (1, 3):
+        return copy.deepcopy(cfg)  # OneDL's takes one or three bands; a graph has none of it
     stock = ('type', 'mean', 'std', 'size', 'size_divisor', 'pad_val', 'bgr_to_rgb', 'seg_pad_val', 'test_cfg')
     unknown = [key for key in cfg if key not in stock]
     if unknown:

@@ -93,8 +93,8 @@ def _expand(pattern: str, skipped: Sequence[str], kinds: Kinds) -> List[str]:
 def _scan(folder: str, skipped: Sequence[str], kinds: Kinds) -> List[str]:
     found = sorted(_walk(folder, skipped, kinds))
     if not found:
-        raise ValueError(f'{folder} holds no image ({" ".join(kinds.images)}); videos of a folder are named by a '
-                         f"glob: '{os.path.join(folder, '*.mp4')}'")
+        raise ValueError(f'{folder} holds no image ({" ".join(kinds.images)})' + (
+            f"; videos of a folder are named by a glob: '{os.path.join(folder, '*.mp4')}'" if kinds.videos else ''))
     return found
 
 

@@ -28,7 +28,7 @@ class Picture(NamedTuple):
 
     Attributes:
         image (ndarray): [H, W, 3] BGR or [H, W] gray uint8, to be shown.
-        inputs (Tensor): [3, h, w], as the pipeline made it.
+        inputs (Tensor): [N, h, w], as the pipeline made it.
         sample (SegDataSample): Its meta information.
     """
     image: np.ndarray
@@ -76,6 +76,7 @@ class Predictor:
                              f'network of {outputs} classes; expected as many of each, 256 at most')
         self.fingerprint = _fingerprint(cfg, checkpoint, self.network)
         self._steps = Compose(self.pipeline)
+        self.bands = next(m for m in self.model.backbone.modules() if isinstance(m, nn.Conv2d)).in_channels
         self.model.to(device)
 
     def read(self, source: Union[Path, np.ndarray]) -> Picture:
@@ -100,6 +101,9 @@ class Predictor:
         image = shown(results['img'], loads_bands(self.pipeline))
         for step in rest:
             results = step(results)
+        bands = len(results['inputs'])
+        if bands != self.bands:
+            raise ValueError(f'the image has {bands} bands, the network takes {self.bands}')
         return Picture(image, results['inputs'], results['data_samples'])
 
     @torch.no_grad()
@@ -133,7 +137,11 @@ def shown(image: np.ndarray, bands: bool) -> np.ndarray:
 
 def loads_bands(pipeline: Sequence[dict]) -> bool:
     """Whether a pipeline begins with ``LoadBands``."""
-    return bool(pipeline) and str(pipeline[0]['type']).endswith('LoadBands')
+    return bool(pipeline) and _name(pipeline[0]).endswith('LoadBands')
+
+
+def _name(step: dict) -> str:
+    return getattr(step['type'], '__name__', str(step['type']))
 
 
 def test_pipeline(cfg: Config) -> List[dict]:
@@ -148,9 +156,9 @@ def test_pipeline(cfg: Config) -> List[dict]:
     dataset = cfg.get('test_dataloader', {}).get('dataset', {})
     steps = dataset.get('pipeline') or cfg.get('test_pipeline') or []
     steps = [step for step in steps if step['type'] not in ('LoadAnnotations', 'CheckSegMap')]
-    if not loads_bands(steps) and not (steps and 'LoadImage' in str(steps[0]['type'])):
+    if not loads_bands(steps) and not (steps and 'LoadImage' in _name(steps[0])):
         raise ValueError(f'{cfg.filename}: test_dataloader.dataset.pipeline must begin with LoadImageFromFile or '
-                         f'LoadBands, found {[str(step["type"]) for step in steps]}')
+                         f'LoadBands, found {[_name(step) for step in steps]}')
     return steps
 
 

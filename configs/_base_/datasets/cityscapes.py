@@ -3,7 +3,8 @@
 _base_ = '../native_tta.py'
 data_root = '{{$CITYSCAPES_ROOT:data/cityscapes}}'
 data_hint = (
-    'images and masks by `python tools/dataset_converters/cityscapes.py leftImg8bit_trainvaltest.zip gtFine_trainvaltest.zip`, '
+    'images and masks by `python tools/dataset_converters/cityscapes.py '
+    'leftImg8bit_trainvaltest.zip gtFine_trainvaltest.zip`, '
     'lists by `python tools/dataset_converters/make_partition.py` (docs/datasets.md, docs/partitions.md)')
 crop_size = (769, 769)
 train_pipeline = [

@@ -3,7 +3,8 @@
 _base_ = '../native_tta.py'
 data_root = '{{$COCO_ROOT:data/coco}}'
 data_hint = (
-    'images and masks by `python tools/dataset_converters/coco.py train2017.zip val2017.zip annotations_trainval2017.zip`, '
+    'images and masks by `python tools/dataset_converters/coco.py '
+    'train2017.zip val2017.zip annotations_trainval2017.zip`, '
     'lists by `python tools/dataset_converters/make_partition.py` (docs/datasets.md, docs/partitions.md)')
 crop_size = (513, 513)
 train_pipeline = [

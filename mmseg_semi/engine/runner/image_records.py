@@ -70,7 +70,7 @@ def share_records(folder: Path, stem: str, keys: Sequence[str], usable: Callable
 
     done: list = [None]
     if rank == 0:
-        for path in folder.rglob('*.part*'):
+        for path in folder.rglob('.*.part*'):  # of a killed process (files.whole)
             path.unlink()
         done = [known()]
         # Whole lines only: what is appended to a line that was cut off is lost with it.
