@@ -4,8 +4,9 @@ root = 'data/mine'
 classes = ('background', 'foreground')  # in the order of the indices 0, 1, ... in the masks; 255 = ignore
 labeled = dict(images='labeled/images', masks='labeled/masks')  # the same folder twice: masks lie beside the images
 val = dict(images='val/images', masks='val/masks')
+test = None  # or a third such pair of folders; else the tools test on `val`
 unlabeled = ['unlabeled']  # several: ['unlabeled/day', dict(path='/disk2/night', weight=3)]
-exclude_by = 'path'  # 'content' also finds copies of labeled and validation images in the unlabeled folders
+exclude_by = 'path'  # 'content' also finds copies of labeled, val and test images in the unlabeled folders
 scale, crop_size = (512, 512), (320, 320)  # images are resized into scale (w, h) x 0.5..2; crops are (h, w)
 batch = (8, 8)  # labeled and unlabeled images per step and GPU
 steps = 4000
@@ -35,11 +36,12 @@ val_set = dict(
     labeled_set,
     data_prefix=dict(img_path=val['images'], seg_map_path=val['masks']),
     pipeline=load + [dict(type='Resize', scale=scale, keep_ratio=True)] + masks + [dict(type='PackSegInputs')])
+test_set = dict(val_set, data_prefix=dict(img_path=test['images'], seg_map_path=test['masks'])) if test else val_set
 unlabeled_set = dict(
     type='UnlabeledDataset',
     data_root=root,
     folders=unlabeled,
-    exclude_sets=[labeled_set, val_set],
+    exclude_sets=[labeled_set, val_set, test_set],
     exclude_by=exclude_by,
     pipeline=load + weak)
 supervised_dataloader = dict(
@@ -61,7 +63,7 @@ val_dataloader = dict(
     persistent_workers=True,
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=val_set)
-test_dataloader = val_dataloader
+test_dataloader = dict(val_dataloader, dataset=test_set)
 val_evaluator = [dict(type='IoUMetric', iou_metrics=['mIoU']), dict(type='StudentIoUMetric', iou_metrics=['mIoU'])]
 test_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])  # the teacher alone: stock tools/test.py --out takes one
 tta_model = dict(type='SegTTAModel')

@@ -99,7 +99,7 @@ class FolderDataset(BaseSegDataset):
                 img_suffixes: Sequence[str]) -> Iterator[Tuple[str, str]]:
         files = set(masks.values())
         for line in read_list(self.ann_file, self.backend_args):
-            name, mask = split_pair(line)
+            name, mask = (part and part.lstrip('/') for part in split_pair(line))  # some published lists begin with it
             stem = osp.normpath(name)
             # The stem itself first: '2007_1.5' ends in no suffix, 'a.tif' may be the stem of 'a.tif.jpg'.
             stem = stem if stem in images else strip_suffix(stem, img_suffixes)

@@ -109,9 +109,15 @@ def read_list(path: str, backend_args: Optional[dict] = None) -> List[str]:
 
 
 def split_pair(line: str) -> Tuple[str, Optional[str]]:
-    """``'img/a.jpg mask/a.png'`` (blank, tab or comma between) -> both; any other line -> itself and None."""
+    """``'img/a.jpg mask/a.png'`` (blank, tab or comma between) -> both; any other line -> itself and None.
+
+    At a tab also names of other suffixes, or of none, are two.
+    """
+    if line.count('\t') == 1:
+        image, mask = map(str.strip, line.split('\t'))
+        return image, mask or None
     # Most lines are one short name: no blank and no comma, no regular expression.
-    if ' ' in line or '\t' in line or ',' in line:
+    if ' ' in line or ',' in line:
         match = _PAIR.fullmatch(line)
         if match:
             return match.group(1), match.group(2)

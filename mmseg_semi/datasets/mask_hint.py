@@ -35,12 +35,14 @@ def mask_hint(path: str, num_classes: int, ignore_index: int = 255) -> str:
     try:
         with Image.open(path) as image:
             kind, mode = image.format, image.mode
-            pixels = np.asarray(image if mode != 'LA' else image.getchannel(0))
+            pixels = np.asarray(image)
     except (OSError, SyntaxError, ValueError):  # Pillow's answers to broken files
         return ''
     if kind == 'JPEG':
         return ('It is a JPEG, whose compression invents labels at every edge: save the masks as PNG; then, if they '
                 f'are still no class indices, {_by_map(path)}')
+    if mode in ('LA', 'PA'):
+        return f'It has an alpha channel: {_by_map(path)}'
     if pixels.ndim == 3:
         return _color_hint(path, pixels)
     values = np.unique(pixels).tolist()
@@ -62,6 +64,9 @@ def _color_hint(path: str, pixels: np.ndarray) -> str:
 def _gray_hint(path: str, labels: Sequence[int], values: Sequence[int], mode: str, num_classes: int) -> str:
     found = f'values {", ".join(map(str, values[:6]))}{", ..." if len(values) > 6 else ""}'
     if mode not in ('1', 'L', 'P') and max(values) > 255:
+        if list(values) == [0, 65535]:
+            return (f'It seems to be a binary mask of 16 bits (0 and {values[1]}): '
+                    f'`{convert_command(path, "--binary")}` makes 0 and 1 of it')
         return f'It has more than 8 bits ({found}), of which mmseg reads the lower 8: {_by_map(path)}'
     if mode == 'P':
         return f'It is a palette picture whose indices ({found}) are not yours: {_by_map(path)}'
@@ -76,6 +81,15 @@ def _gray_hint(path: str, labels: Sequence[int], values: Sequence[int], mode: st
     if len(labels) <= num_classes:
         return f'It seems to show classes as gray levels ({found}): {_by_map(path)}'
     return f'Are all classes named in `classes`? If its {found} are not class indices, {_by_map(path)}'
+
+
+def exceeds_a_byte(path: str) -> bool:
+    """Whether a mask holds values above 255; pixels of 8-bit files, which nearly all are, are not read."""
+    try:
+        with Image.open(path) as image:
+            return image.mode[0] in 'IF' and bool(np.asarray(image).max() > 255)
+    except (OSError, SyntaxError, ValueError):  # not a local file, or not for Pillow
+        return False
 
 
 def check_any_class(paths: Sequence[str], ignore_index: int, where: str) -> None:

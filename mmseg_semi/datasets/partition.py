@@ -71,7 +71,8 @@ FAMILIES = {
         pattern=r'(\d{12})', line=r'\1', places=_unimatch('coco', '{fraction}'),
         settings=_difference(118287, {232: '1_512', 463: '1_256', 925: '1_128', 1849: '1_64', 3697: '1_32'})),
     'ade20k': Family(
-        pattern=r'(ADE_train_\d{8})', line=r'\1', places=_unimatch('ade20k', '{fraction}'),
+        pattern=r'(ADE_train_\d{8})', line=r'\1',
+        places=(*_unimatch('ade20k', '{fraction}'), 'splits/ade/{fraction}/{kind}.txt'),
         settings=_difference(20210, {158: '1_128', 316: '1_64', 631: '1_32', 1263: '1_16', 2526: '1_8', 5052: '1_4',
                                      10105: '1_2'})),
 }

@@ -71,7 +71,7 @@ def rank_groups(groups: Mapping[str, Sequence[str]], classes: CLASSES, seed: int
 
 
 def draw(groups: Mapping[str, Sequence[str]], classes: CLASSES, count: int, seed: int) -> List[str]:
-    """The labeled images: whole groups in the order of :func:`rank_groups` while they fit into ``count``.
+    """The labeled images: whole groups in the order of :func:`rank_groups` until one does not fit into ``count``.
 
     Args:
         groups (Mapping): Group -> ids.

@@ -8,15 +8,15 @@ from mmcv.transforms import BaseTransform, Resize
 from mmseg_semi.registry import BATCH_AUGMENTS, TRANSFORMS
 from mmseg_semi.structures import Target, View
 
-from .mask_hint import wrong_mask
+from .mask_hint import exceeds_a_byte, wrong_mask
 
 
 @TRANSFORMS.register_module()
 class CheckSegMap(BaseTransform):
     """Refuses a mask that does not fit its image or the classes; put it right after ``LoadAnnotations``.
 
-    Without it a wrong label ends in a device-side assert that names no file. ``LoadAnnotations`` has cut labels to
-    8 bits before: 16-bit masks are judged by their low byte.
+    Without it a wrong label ends in a device-side assert that names no file, and a mask of 16 bits, which
+    ``LoadAnnotations`` cuts to 8, trains on other labels without a word.
 
     Args:
         num_classes (int): ``C``; labels 0..C-1 are allowed.
@@ -44,6 +44,8 @@ class CheckSegMap(BaseTransform):
         if seg_map.shape != size:
             raise ValueError(f"mask {path} is {seg_map.shape}, its image {results['img_path']} is {size} "
                              '(height, width); if they fit, put CheckSegMap right after LoadAnnotations')
+        if exceeds_a_byte(path):
+            raise ValueError(wrong_mask(path, 'holds values above 255', self.num_classes, self.ignore_index))
         present = np.flatnonzero(np.bincount(seg_map.ravel()))
         wrong = present[(present >= self.num_classes) & (present != self.ignore_index)]
         if len(wrong):

@@ -1,4 +1,4 @@
-"""What a segmentor with a teacher does with a checkpoint that it loads.
+"""What our segmentors do with a checkpoint that they load.
 
 mmengine loads without ``strict`` and only logs what does not fit, so with a wrong class count a head would keep its
 random weights. The rule here: a tensor of another shape is an error, a tensor that is missing a warning.
@@ -31,6 +31,38 @@ def listing(names: Iterable[str]) -> str:
     return ', '.join(names[:SHOWN]) + more
 
 
+def own_tensors(state_dict: Dict[str, Tensor], prefix: str, expected: Dict[str, Tensor]) -> Dict[str, Tensor]:
+    """The tensors of a checkpoint that are a segmentor's.
+
+    Args:
+        state_dict (dict): Tensors of the checkpoint.
+        prefix (str): Of the segmentor's names in ``state_dict``, such as ``''``.
+        expected (dict): The segmentor's own ``state_dict()``, names without the prefix.
+
+    Returns:
+        dict[str, Tensor]: Names without the prefix.
+
+    Raises:
+        ValueError: If none has a name of the segmentor's, or one has another shape; names the tensors, both shapes and
+            the way out.
+    """
+    found = {key[len(prefix):]: tensor for key, tensor in state_dict.items() if key.startswith(prefix)}
+    if found and expected.keys().isdisjoint(found):
+        raise ValueError(f'the checkpoint holds nothing of this segmentor: found {listing(found)}; expected names such '
+                         f'as {listing(expected)}. Weights of a backbone alone belong into '
+                         "model.backbone.init_cfg=dict(type='Pretrained', checkpoint=FILE)")
+    check_shapes(found, expected)
+    return found
+
+
+class FittingCheckpoints:
+    """Mixin for a segmentor: a checkpoint that does not fit is an error (:func:`own_tensors`)."""
+
+    def _load_from_state_dict(self, state_dict: Dict[str, Tensor], prefix: str, *args) -> None:
+        own_tensors(state_dict, prefix, self.state_dict())
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
 def prepare_state_dict(state_dict: Dict[str, Tensor], prefix: str, expected: Dict[str, Tensor]) -> None:
     """Makes a checkpoint fit for a segmentor with a teacher, in place, before torch loads it.
 
@@ -43,17 +75,11 @@ def prepare_state_dict(state_dict: Dict[str, Tensor], prefix: str, expected: Dic
             student it holds no teacher, and none is filled.
 
     Raises:
-        ValueError: If no tensor of the checkpoint has a name of the segmentor's, or a tensor has another shape; names
-            the tensors, both shapes and the way out.
+        ValueError: As :func:`own_tensors`.
     """
-    found = {key[len(prefix):]: tensor for key, tensor in state_dict.items() if key.startswith(prefix)}
+    found = own_tensors(state_dict, prefix, expected)
     if not found:
         return
-    if expected.keys().isdisjoint(found):
-        raise ValueError(f'the checkpoint holds nothing of this segmentor: found {listing(found)}; expected names such '
-                         f'as {listing(expected)}. Weights of a backbone alone belong into '
-                         "model.backbone.init_cfg=dict(type='Pretrained', checkpoint=FILE)")
-    check_shapes(found, expected)
     has_teacher = any(name.startswith(TEACHER) for name in found)
     student = [name for name in expected if not name.startswith(TEACHER)]
     _warn_missing([name for name in expected if name not in found] if has_teacher else

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from mmseg.datasets.transforms import LoadAnnotations
 from PIL import Image
 
 from mmseg_semi.datasets import CheckSegMap
@@ -84,3 +85,28 @@ def test_check_any_class_stops_early(tmp_path):
     with pytest.raises(ValueError, match='none of the 2 masks below m'):
         check_any_class(paths[:2], 255, 'm')
     check_any_class(paths[:2], 254, 'm')
+
+
+@pytest.mark.parametrize('values, hint', [
+    ((0, 65535), 'binary mask of 16 bits .0 and 65535.*convert_masks.py .* --binary'),
+    ((0, 256, 512), 'more than 8 bits .*convert_masks.py .* --map'),
+])
+def test_masks_of_16_bits_are_not_cut_without_a_word(tmp_path, values, hint):
+    mask = np.resize(np.array(values, np.uint16), (8, 8))
+    Image.fromarray(mask).save(tmp_path / 'a.png')
+    with pytest.raises(ValueError, match=f'a.png holds values above 255.*{hint}'):
+        loaded(tmp_path / 'a.png')
+    Image.fromarray((mask > 0).astype(np.uint16)).save(tmp_path / 'a.png')  # as good as 8 bits
+    assert loaded(tmp_path / 'a.png').max() == 1
+
+
+def loaded(path):
+    """The mask as a pipeline reads it."""
+    results = dict(seg_map_path=str(path), reduce_zero_label=False, label_map=None, seg_fields=[], img_path='a.jpg',
+                   ori_shape=(8, 8))
+    return CheckSegMap(num_classes=2)(LoadAnnotations()(results))['gt_seg_map']
+
+
+def test_an_alpha_channel_is_named(tmp_path):
+    Image.fromarray(np.zeros((8, 8, 2), np.uint8), 'LA').save(tmp_path / 'a.png')
+    assert 'alpha channel: `python tools/dataset_converters/convert_masks.py' in mask_hint(str(tmp_path / 'a.png'), 2)

@@ -69,6 +69,18 @@ def test_another_class_count_is_an_error_that_names_the_tensors(tiny_cfg, save):
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
+@pytest.mark.parametrize('kind', ['CISCPair', 'SlidingEncoderDecoder'])
+def test_another_class_count_is_an_error_without_a_teacher_too(tiny_cfg, save, kind):
+    path = save(plain(tiny_cfg))
+    for key in ('decode_head', 'auxiliary_head'):
+        tiny_cfg[key].num_classes = 7
+    parts = {key: tiny_cfg[key] for key in ('backbone', 'decode_head', 'auxiliary_head', 'test_cfg')}
+    if kind == 'CISCPair':
+        parts['data_preprocessor'] = dict(tiny_cfg.data_preprocessor, type='GuidedSegDataPreProcessor')
+    with pytest.raises(ValueError, match=r'decode_head.conv_seg.weight \(4, 12, 1, 1\), expected \(7, 12, 1, 1\)'):
+        load_checkpoint(MODELS.build(dict(parts, type=kind)), path)
+
+
 def test_the_way_out_that_the_error_names_works(tiny_cfg, save):
     state = plain({**tiny_cfg, 'decode_head': dict(tiny_cfg.decode_head, num_classes=7)})
     tiny_cfg.backbone.init_cfg = dict(type='Pretrained', checkpoint=save(state), prefix='backbone.')

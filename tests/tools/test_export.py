@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from mmengine.config import Config
+import torch.nn.functional as F
+from mmengine.config import Config, ConfigDict
 
 from mmseg_semi.registry import MODELS
 
@@ -117,6 +118,14 @@ def test_a_supervised_model_is_exported_too(export, trained, tiny_cfg):
     assert export.source.load(*paths, None).name == export.source.load(*paths, 'student').name == 'model'
     with pytest.raises(ValueError, match='--network teacher: EncoderDecoder has no teacher'):
         export.source.load(*paths, 'teacher')
+
+
+def test_a_supervised_checkpoint_of_another_class_count_is_refused(export, trained, tiny_cfg):
+    model = {key: tiny_cfg[key] for key in ('backbone', 'decode_head', 'test_cfg')}
+    model.update(type='EncoderDecoder', data_preprocessor=dict(tiny_cfg.data_preprocessor, type='SegDataPreProcessor'))
+    paths = trained(ConfigDict(model), MODELS.build(copy.deepcopy(model)).state_dict())
+    with pytest.raises(ValueError, match=r'decode_head.conv_seg.weight \(4, 12, 1, 1\), expected \(7, 12, 1, 1\)'):
+        export.source.load(*paths, None, {'model.decode_head.num_classes': 7})
 
 
 def test_networks_that_a_checkpoint_lacks(export, trained, tiny_cfg):
@@ -259,11 +268,14 @@ def test_a_pair_that_predicts_something_else_is_not_written(export, trained, tmp
 # ---- graphs --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize('head', ['FCNHead', 'DeepLabV3PlusHead'])
+@pytest.mark.parametrize('head', ['FCNHead', 'DeepLabV3PlusHead', 'PSPHead'])
 def test_onnx_predicts_as_the_model_at_sizes_of_its_own(main, trained, tiny_cfg, tmp_path, head):
     onnx, onnxruntime = pytest.importorskip('onnx'), pytest.importorskip('onnxruntime')
     if head == 'DeepLabV3PlusHead':
         tiny_cfg.decode_head = OWN_HEAD
+    if head == 'PSPHead':
+        tiny_cfg.decode_head.update(type='PSPHead', pool_scales=(1, 2, 3, 6))
+        del tiny_cfg.decode_head.num_convs, tiny_cfg.decode_head.concat_input
     config, checkpoint = trained(tiny_cfg)
     status, printed, _ = main(config, checkpoint, 'onnx', '--out', tmp_path / 'out/net.onnx')
     assert status == 0 and 'batches of 1 and 3, images of 96x128 and 97x75' in printed, printed
@@ -276,6 +288,24 @@ def test_onnx_predicts_as_the_model_at_sizes_of_its_own(main, trained, tiny_cfg,
     assert not torch.allclose(expected, reference(config, checkpoint, image, eval_with='student'), atol=1e-3)
     properties = {entry.key: entry.value for entry in onnx.load(tmp_path / 'out/net.onnx').metadata_props}
     assert json.loads(properties['classes']) == list(CLASSES) and 'channels RGB' in properties['input']
+
+
+@pytest.mark.parametrize('cells', [2, 3, 6])
+@pytest.mark.parametrize('size', [(1, 1), (5, 6), (12, 16), (13, 17), (64, 65)])
+def test_grid_pools_are_adaptive_pools(export, size, cells):
+    x = torch.randn(2, 3, *size)
+    torch.testing.assert_close(export.graph.GridPool(cells)(x), F.adaptive_avg_pool2d(x, cells))
+
+
+def test_networks_that_take_no_test_image_are_refused(main, trained, export, tmp_path, monkeypatch):
+    paths = trained()
+
+    def fail(*args):
+        raise RuntimeError('The size of tensor a (49) must match')
+
+    monkeypatch.setattr(export.graph, 'whole_logits', fail)
+    status, _, error = main(*paths, 'torchscript', '--out', tmp_path / 'net.pt')
+    assert status == 2 and 'ResNet with FCNHead cannot take images of 96x128' in error and '(49)' in error
 
 
 def test_torchscript_of_the_student_runs_without_us(main, trained, tmp_path):
@@ -321,14 +351,15 @@ def test_heads_with_random_numbers(export, trained, tiny_cfg, tmp_path):
 
 def test_a_network_of_one_size_is_refused(export, trained, tmp_path, monkeypatch):
     source = export.source.load(*trained(), None)
-    forward = source.network.backbone.forward
 
-    def one_size(x):
-        if x.shape[2:] != (96, 128):
-            raise AssertionError('position embedding')
-        return forward(x)
+    class OneSize(type(source.network.backbone)):
 
-    source.network.backbone.forward = one_size
+        def forward(self, x):
+            if x.shape[2:] != (96, 128):
+                raise AssertionError('position embedding')
+            return super().forward(x)
+
+    source.network.backbone.__class__ = OneSize
     with pytest.raises(ValueError, match='takes images of one size only'):
         export.graph.export_torchscript(source, tmp_path / 'out/net.pt')
     assert list((tmp_path / 'out').iterdir()) == []

@@ -25,7 +25,8 @@ PROBLEMS: Dict[str, Tuple[bool, str, str]] = {
     'channels': (True, 'images have another number of channels than model.data_preprocessor.mean',
                  'set mean and std (and backbone.in_channels) to the bands that the pipeline loads'),
     'color_mask': (True, 'masks hold colors, not class indices', BY_MAP),
-    'wide_mask': (True, 'masks hold values that do not fit into 8 bits, and are cut when loaded', BY_MAP),
+    'wide_mask': (True, 'masks hold values that do not fit into 8 bits, and are cut when loaded', BY_MAP +
+                  '; for masks of two values `convert_masks.py --binary` does all'),
     'wrong_labels': (True, 'masks hold labels that are no class', ''),
     'size_mismatch': (True, 'masks have another size than their images', 'resize the masks by nearest neighbour, or '
                       'find their true images'),
@@ -191,11 +192,14 @@ def _overlap(overlap: Overlap) -> Finding:
     sides = {one.role in EVAL, two.role in EVAL}
     if sides == {True, False}:
         return Finding('error', 'leak', names, f'{message}: the evaluation is on images of the training',
-                       'take them out of the training lists (the option exclude of UnlabeledDataset does it)',
-                       **rest)
+                       f'take them out of the training lists ({_exclude(overlap)} of UnlabeledDataset does it)', **rest)
     if one.role == two.role:
         return Finding('warning', 'double', names, message, 'they count double', **rest)
     if sides == {True}:
         return Finding('warning', 'overlap', names, message, 'a choice made on the one shows in the other', **rest)
     return Finding('warning', 'overlap', names, f'{message}: they also train as unlabeled ones',
-                   'harmless, but no new information', **rest)
+                   f'harmless, but no new information; {_exclude(overlap)} leaves them out', **rest)
+
+
+def _exclude(overlap: Overlap) -> str:
+    return "exclude_by='content'" if overlap.by == 'content' else 'the option exclude_sets'

@@ -72,6 +72,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         return 2
     for name, ids in lists.items():
         print(f'{name}: {len(ids)} images, SHA-256 {digest(ids)[:16]}')
+    if not args.val:
+        print('validation and test images: not compared, name their lists with --val')
     for problem in wrong:
         print(f'wrong: {problem}')
     return 1 if wrong else 0

@@ -170,7 +170,7 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     size.add_argument('--fraction', type=fraction, help='share of the images with masks, such as 1/16')
     mine.add_argument('--seed', type=int, default=0)
     mine.add_argument('--group-by', metavar='REGEX', help='images of one group (video, patient) stay on one side; '
-                      r"e.g. '^(patient\d+)'. Whole groups are taken while they fit into the count")
+                      r"e.g. '^(patient\d+)'. Whole groups are taken until one does not fit into the count")
     mine.add_argument('--no-stratify', dest='stratify', action='store_false', help='do not care for rare classes')
     mine.add_argument('--img-suffix', help='ending of an image, e.g. _leftImg8bit.png (default: common formats)')
     mine.add_argument('--seg-map-suffix', help='ending of a mask, e.g. _gtFine_labelTrainIds.png')
@@ -189,8 +189,11 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
                      f'are\n{choices()}')
     if not args.published and args.count is None and args.fraction is None:
         parser.error('one of --count and --fraction must be given')
-    if args.published and (args.img_dir or args.ann_dir):
-        parser.error('--published and --img-dir are two different ways; choose one')
+    if args.published:
+        drawn = [name for name in ('img_dir', 'ann_dir', 'count', 'fraction', 'group_by')
+                 if getattr(args, name) is not None]
+        if drawn:
+            parser.error(f'--published takes a partition over, --{drawn[0].replace("_", "-")} draws one; choose one')
     return args
 
 

@@ -1,5 +1,6 @@
 """One file from pixels to logits, for onnxruntime or libtorch: neither mmseg nor mmseg_semi is needed to run it."""
 import contextlib
+import copy
 import json
 import logging
 import os
@@ -30,7 +31,7 @@ class PixelsToLogits(nn.Module):
 
     def __init__(self, network: EncoderDecoder) -> None:
         super().__init__()
-        self.network = network
+        self.network = _with_grid_pools(copy.deepcopy(network))
         preprocessor = getattr(network.data_preprocessor, 'plain', network.data_preprocessor)
         one = torch.ones(channels_of(network), 1, 1)
         self.register_buffer('mean', getattr(preprocessor, 'mean', 0 * one))
@@ -40,6 +41,36 @@ class PixelsToLogits(nn.Module):
         """Normalizes, predicts, resizes."""
         logits = self.network.decode_head(self.network.extract_feat((image - self.mean) / self.std))
         return F.interpolate(logits, size=image.shape[2:], mode='bilinear', align_corners=self.network.align_corners)
+
+
+class GridPool(nn.Module):
+    """``nn.AdaptiveAvgPool2d`` into k x k cells as two products of matrices, which exporters know at every size."""
+
+    def __init__(self, cells: int) -> None:
+        super().__init__()
+        self.cells = cells
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pools [N, C, H, W] to [N, C, k, k]."""
+        return self._mean(x[0, 0, :, 0]) @ x @ self._mean(x[0, 0, 0]).t()
+
+    def _mean(self, side: Tensor) -> Tensor:
+        """[k, n] whose row i averages pixels floor(i n / k) to ceil((i + 1) n / k) of a side [n]."""
+        ones = torch.ones_like(side)
+        pixel, cell = ones.cumsum(0) - 1, torch.arange(self.cells, dtype=side.dtype, device=side.device)[:, None]
+        # Whole numbers stay whole in spite of rounding.
+        start = (cell * ones.sum() / self.cells + 1e-4).floor()
+        end = ((cell + 1) * ones.sum() / self.cells - 1e-4).ceil()
+        return ((pixel >= start) & (pixel < end)).to(side.dtype) / (end - start)
+
+
+def _with_grid_pools(module: nn.Module) -> nn.Module:
+    for name, child in module.named_children():
+        if isinstance(child, nn.AdaptiveAvgPool2d) and isinstance(child.output_size, int) and child.output_size > 1:
+            setattr(module, name, GridPool(child.output_size))
+        else:
+            _with_grid_pools(child)
+    return module
 
 
 class Check(NamedTuple):
@@ -121,8 +152,12 @@ def _prepare(source: Source) -> PixelsToLogits:
     net = PixelsToLogits(source.network).eval().requires_grad_(False)
     images = test_images(channels_of(source.network), 1, SIZE)
     pixels = images.float().flip(1) if _flips(source) else images.float()
-    with torch.no_grad():
-        ours, theirs = net(pixels), whole_logits(source.network, images)
+    try:
+        with torch.no_grad():
+            ours, theirs = net(pixels), whole_logits(source.network, images)
+    except RuntimeError as error:
+        raise ExportError(f'{_parts(source)} cannot take images of {SIZE[0]}x{SIZE[1]}, so there is no graph of it for '
+                          f'images of any size: {str(error).splitlines()[0]}') from error
     if ours.shape != theirs.shape or not torch.allclose(ours, theirs, atol=1e-4, rtol=1e-4):
         raise ExportError(f'{_parts(source)} does more in a prediction than its forward pass and a resize, or '
                           'data_preprocessor.test_cfg pads images: such a network has no graph of its own')

@@ -13,7 +13,7 @@ from mmseg.structures import SegDataSample
 from torch import Tensor
 
 from mmseg_semi.engine.cpu import SYNC_BN
-from mmseg_semi.models.checkpoint import TEACHER, listing, without_pretrained
+from mmseg_semi.models.checkpoint import TEACHER, check_shapes, listing, without_pretrained
 from mmseg_semi.models.segmentors import SemiEncoderDecoder
 from mmseg_semi.registry import MODELS
 
@@ -190,6 +190,10 @@ def _load_weights(model: EncoderDecoder, checkpoint: str) -> Tuple[Dict[str, Ten
     except ValueError as error:
         raise ExportError(f'{checkpoint}: {error}') from error
     state = content.get('state_dict', content)
+    try:
+        check_shapes({name.removeprefix('module.'): tensor for name, tensor in state.items()}, model.state_dict())
+    except ValueError as error:  # mmseg's own segmentors load what fits and leave the rest random
+        raise ExportError(f'{checkpoint}: {error}') from error
     return state, content.get('meta') or {}
 
 

@@ -5,6 +5,7 @@ from mmseg.models import EncoderDecoder
 from mmseg.utils import add_prefix
 from torch import Tensor, nn
 
+from mmseg_semi.models.checkpoint import FittingCheckpoints
 from mmseg_semi.models.feature_tap import FeatureTap
 from mmseg_semi.models.guidance import Guidance, Guided
 from mmseg_semi.models.losses import head_loss
@@ -42,7 +43,7 @@ def aux_heads(model: EncoderDecoder) -> List[nn.Module]:
     return list(model.auxiliary_head) if isinstance(model.auxiliary_head, nn.ModuleList) else [model.auxiliary_head]
 
 
-class GuidedEncoderDecoder(SlidingWindows, EncoderDecoder):
+class GuidedEncoderDecoder(FittingCheckpoints, SlidingWindows, EncoderDecoder):
     """An ``EncoderDecoder`` that trains on a :class:`GuidedBatch` and reads the input of its classifier.
 
     Its state dict is that of the plain ``EncoderDecoder``.

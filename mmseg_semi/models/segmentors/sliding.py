@@ -5,6 +5,7 @@ import torch
 from mmseg.models import EncoderDecoder
 from torch import Tensor
 
+from mmseg_semi.models.checkpoint import FittingCheckpoints
 from mmseg_semi.registry import MODELS
 
 AVERAGES, WINDOWS = ('logits', 'prob'), ('shifted', 'cut')
@@ -89,5 +90,5 @@ class SlidingWindows:
 
 
 @MODELS.register_module()
-class SlidingEncoderDecoder(SlidingWindows, EncoderDecoder):
+class SlidingEncoderDecoder(FittingCheckpoints, SlidingWindows, EncoderDecoder):
     """mmseg's segmentor, supervised as ever, with the settings of :class:`SlidingWindows`."""
