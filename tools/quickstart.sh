@@ -152,6 +152,6 @@ case $TASK in
         PYTHON=.venv/bin/python bash tools/build_api.sh
         ;;
     test-openmmlab)
-        run_tests .venv-openmmlab 'not slow'
+        run_tests .venv-openmmlab 'not slow or both_stacks'
         ;;
 esac

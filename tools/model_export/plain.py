@@ -97,7 +97,7 @@ def plain_config(source: Source) -> Tuple[Config, List[str], Dict[str, str]]:
     cfg['model'] = model
     hooks = {name: hook for name, hook in old.get('default_hooks', {}).items() if name in TEST_HOOKS and hook}
     # What stock `--show-dir` asks for.
-    cfg['default_hooks'] = {'visualization': dict(type='SegVisualizationHook'), **hooks}
+    cfg['default_hooks'] = {'visualization': dict(type='SegVisualizationHook', interval=1), **hooks}
     loader = copy.deepcopy(old.get('test_dataloader') or old.get('val_dataloader'))
     if loader:
         loader['dataset'] = _dataset(loader['dataset'], source, notes)

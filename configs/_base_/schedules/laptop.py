@@ -16,4 +16,4 @@ default_hooks = dict(
     checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=250, save_best='mIoU', max_keep_ckpts=1),
     partition=dict(type='PartitionHook'),
     sampler_seed=dict(type='DistSamplerSeedHook'),
-    visualization=dict(type='SegVisualizationHook'))
+    visualization=dict(type='SegVisualizationHook', interval=1))
