@@ -45,8 +45,7 @@ class CSS(SemiEncoderDecoder):
         rho_c <- alpha rho_c + (1 - alpha) mean of z of class c over all ranks                   update_prototypes
         lambda = exp(ramp_mult (t / ramp_iters)^2), 0 from ramp_iters on                         contrast_weight
 
-    In the labeled-only phase (``start_iter`` > 0; published: 0) L = L_s: L_c and the prototypes begin with L_u, since
-    on few labels alone L_c cost two to five points (docs/benchmarks/camvid.md).
+    In the labeled-only phase (``start_iter`` > 0) L_c and the prototypes see the labeled pixels.
 
     Args:
         variant (str): ``'mix'``: pixels on which both predictions agree train both losses. ``'cross'``: each prediction
@@ -64,7 +63,8 @@ class CSS(SemiEncoderDecoder):
         share_negatives (bool): Whether the anchors of a class share their negatives: the same expectation, cheaper.
         prototype_momentum (float): alpha, in [0, 1).
         prototype_source (str): Whose z the prototypes average: ``'student'``, of labeled images and strong views
-            (released code); ``'teacher'``, of labeled images and weak views (paper, Eq. 2).
+            (released code); ``'teacher'``, of labeled images and weak views (paper, Eq. 2), but the student's in the
+            labeled-only phase.
         unseen (str): ``'mask'``: a class without prototype is never predicted; ``'zero'``: it has cosine 0 (published).
         ramp_mult (float, optional): At most 0; 0 keeps lambda at 1. Defaults to 0 in ``'ori'``, else -5.
         ramp_iters (int, optional): Length of the ramp, from ``start_iter`` on. Defaults to the rest of training.
@@ -170,8 +170,8 @@ class CSS(SemiEncoderDecoder):
                           '(docs/methods/css.md)', 'current', level=30)
 
     def contrast_weight(self) -> float:
-        """lambda of this iteration, in [0, 1], from ``start_iter`` on."""
-        share = (self._clock[2] - self.start_iter) / self._ramp
+        """lambda of this iteration, in [0, 1]; 1 in the labeled-only phase."""
+        share = max(self._clock[2] - self.start_iter, 0) / self._ramp
         return math.exp(self.ramp_mult * share**2) if share < 1 or self.ramp_mult == 0 else 0.0
 
     @property
@@ -211,14 +211,12 @@ class CSS(SemiEncoderDecoder):
 
     def extra_losses(self, step: Step) -> Dict[str, Tensor]:
         """L_c and the prototype update (spec section 4 steps 5 and 8 to 10)."""
-        if not self.unsup_active:  # the representation head stays in the graph, as distributed training wants it
-            return {'contrast.loss_nce': 0 * step.out_labeled.tap.sum()}
         outputs = [step.out_labeled, *step.out_mixed]
         labels = [step.labels.masked_fill(step.labels == self.decode_head.ignore_index, IGNORE)]
         labels += [self._contrast_label(view.target) for view in step.mixed]
         features, label, hard = zip(*map(self._contrast_inputs, outputs, labels), strict=True)
         features, label, hard = torch.cat(features), torch.cat(label), torch.cat(hard)
-        by_teacher = self.prototype_source == 'teacher'
+        by_teacher = self.prototype_source == 'teacher' and step.out_teacher is not None
         broken = update_prototypes(self.prototypes, self.prototype_seen,
                                    *(self._teacher_pixels(step) if by_teacher else (features, label)),
                                    self.prototype_momentum)
