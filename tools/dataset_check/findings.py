@@ -25,8 +25,7 @@ PROBLEMS: Dict[str, Tuple[bool, str, str]] = {
     'channels': (True, 'images have another number of channels than model.data_preprocessor.mean',
                  'set mean and std (and backbone.in_channels) to the bands that the pipeline loads'),
     'color_mask': (True, 'masks hold colors, not class indices', BY_MAP),
-    'wide_mask': (True, 'masks hold values that do not fit into 8 bits, and are cut when loaded', BY_MAP +
-                  '; for masks of two values `convert_masks.py --binary` does all'),
+    'wide_mask': (True, 'masks hold values that do not fit into 8 bits, and are cut when loaded', BY_MAP),
     'wrong_labels': (True, 'masks hold labels that are no class', ''),
     'size_mismatch': (True, 'masks have another size than their images', 'resize the masks by nearest neighbour, or '
                       'find their true images'),
