@@ -91,3 +91,12 @@ def test_trains(mine, name):
     assert len(scalars['train/loss']) == 2 and np.isfinite(scalars['train/loss']).all()
     assert len(scalars.get('train/monitor.kept', ())) == (name != 'supervised')  # from the second of two steps on
     assert 0 <= scalars['val/mIoU'][-1] <= 100
+
+
+def test_a_test_set_is_kept_out_of_the_unlabeled_pool(mine):
+    path = mine / 'data.py'
+    path.write_text(path.read_text().replace('test = None', "test = dict(images='test/i', masks='test/m')"))
+    cfg = Config.fromfile(path)
+    prefix = dict(img_path='test/i', seg_map_path='test/m')
+    assert cfg.test_dataloader.dataset.data_prefix == prefix and cfg.val_dataloader.dataset.data_prefix != prefix
+    assert prefix in [one.data_prefix for one in cfg.train_dataloader.dataset.unlabeled.exclude_sets]

@@ -57,8 +57,9 @@ def test_lists(tmp_path):
     list_file = tmp_path / 'ids.txt'
     list_file.write_text('c.1\na.jpg\n')
     assert [p[0] for p in pairs(dataset(tmp_path, ann_file='ids.txt'), tmp_path)] == ['images/c.1.jpg', 'images/a.jpg']
-    list_file.write_text('images/b.tif masks/other.png\n')
-    assert pairs(dataset(tmp_path, '', '', ann_file='ids.txt'), tmp_path) == [('images/b.tif', 'masks/other.png')]
+    for line in ('images/b.tif masks/other.png', '/images/b.tif\t/masks/other.png'):  # TorchSemiSeg's begin so
+        list_file.write_text(f'{line}\n')
+        assert pairs(dataset(tmp_path, '', '', ann_file='ids.txt'), tmp_path) == [('images/b.tif', 'masks/other.png')]
     for line, message in (('z', "lists 'z', but there is no such image"), ('b', "lists 'b', but there is no mask b"),
                           ('a.jpg no.png', 'there is no mask no.png')):
         list_file.write_text(f'{line}\n')

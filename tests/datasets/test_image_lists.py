@@ -74,6 +74,9 @@ def test_strip_suffix():
     ('day one/a.jpg', 'day one/a.jpg', None),
     ('day, one/a', 'day, one/a', None),
     ('2007_000032', '2007_000032', None),
+    ('2007_000032\t2007_000032', '2007_000032', '2007_000032'),
+    ('a b.npy\tm/a b.npy', 'a b.npy', 'm/a b.npy'),
+    ('a.jpg\t', 'a.jpg', None),
 ])
 def test_split_pair(line, image, mask):
     assert split_pair(line) == (image, mask)

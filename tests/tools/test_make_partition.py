@@ -94,6 +94,7 @@ def test_check_split(data, call):
     (data / 'out/unlabeled.txt').write_text('\n'.join([labeled[0], *unlabeled]))
     done = call('check_split', 'out')
     assert done.returncode == 1 and 'both labeled and unlabeled' in done.stdout
+    assert 'not compared, name their lists with --val' in done.stdout
     assert 'not the list that partition.json describes: 28 images, 27' in done.stdout
     (data / 'out/unlabeled.txt').write_text('\n'.join([unlabeled[0], *unlabeled]))
     done = call('check_split', 'out')
@@ -116,3 +117,10 @@ def test_mistakes_are_one_line(data, call):
         assert done.returncode == 2 and 'Traceback' not in done.stderr, done.stderr
         assert re.search(told, done.stderr), done.stderr
     assert not (data / 'out').exists()
+
+
+def test_a_published_partition_is_not_drawn(call, capsys):
+    with pytest.raises(SystemExit, match='2'):
+        call('make_partition', '--published', '.', '--family', 'coco', '--setting', 232, '--fraction', '1/16',
+             '--out', 'out')
+    assert '--fraction draws one; choose one' in capsys.readouterr().err
