@@ -19,6 +19,7 @@ MAP = 'background: 0,0,0\n\nroad: 128, 64, 128 # gray purple\ncar: #00008e 0,0,1
 @pytest.fixture
 def call(capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(TOOL.parent)  # as when it is called by its path
     (tmp_path / 'map.txt').write_text(MAP)
     (tmp_path / 'levels.txt').write_text('a: 0\nb: 1 7\nc: 2 300\nignore: 255\n')
     spec = importlib.util.spec_from_file_location('convert_masks', TOOL)
