@@ -3,6 +3,7 @@
     python tools/export.py CONFIG CHECKPOINT plain --out exported/teacher            # config.py and checkpoint.pth
     python tools/export.py CONFIG CHECKPOINT onnx --out exported/teacher.onnx        # verified with onnxruntime
     python tools/export.py CONFIG CHECKPOINT torchscript --out exported/student.pt --network student
+    python tools/export.py CONFIG CHECKPOINT torch.export --out exported/teacher.pt2
 """
 import argparse
 import sys
@@ -21,7 +22,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='config of a semi-supervised or a supervised segmentor')
     parser.add_argument('checkpoint', help='its checkpoint, a file')
-    parser.add_argument('kind', choices=['plain', 'onnx', 'torchscript'],
+    parser.add_argument('kind', choices=['plain', 'onnx', 'torchscript', 'torch.export'],
                         help='plain: for mmseg alone; the others: a graph from pixels to logits')
     parser.add_argument('--out', required=True, type=Path, help='plain: a folder; else a file; must not exist yet')
     parser.add_argument('--network', choices=['teacher', 'student'],

@@ -308,15 +308,42 @@ def test_networks_that_take_no_test_image_are_refused(main, trained, export, tmp
     assert status == 2 and 'ResNet with FCNHead cannot take images of 96x128' in error and '(49)' in error
 
 
-def test_torchscript_of_the_student_runs_without_us(main, trained, tmp_path):
+@pytest.mark.parametrize('kind', ['torchscript', 'torch.export'])
+def test_torch_loads_what_was_exported(main, trained, tmp_path, kind):
     config, checkpoint = trained()
-    status, printed, _ = main(config, checkpoint, 'torchscript', '--out', tmp_path / 'net.pt', '--network', 'student')
-    assert status == 0 and 'torchscript of the student' in printed and 'labels agree' in printed
-    files = {'properties.json': ''}
-    graph, image = torch.jit.load(tmp_path / 'net.pt', _extra_files=files), picture(58, 71)
+    out, files = tmp_path / 'net.pt2', {'properties.json': ''}
+    status, printed, error = main(config, checkpoint, kind, '--out', out, '--network', 'student')
+    assert status == 0 and f'{kind} of the student' in printed and 'labels agree' in printed, error
+    graph = (torch.jit.load(out, _extra_files=files) if kind == 'torchscript'
+             else torch.export.load(out, extra_files=files).module())
+    image = picture(58, 71)
     expected = reference(config, checkpoint, image, eval_with='student')
     torch.testing.assert_close(graph(rgb(image)), expected, atol=1e-4, rtol=1e-4)
     assert json.loads(json.loads(files['properties.json'])['classes']) == list(CLASSES)
+
+
+def test_torch_export_says_what_it_needs(main, trained, tmp_path, monkeypatch):
+    paths = trained()
+    status, _, error = main(*paths, 'torch.export', '--out', tmp_path / 'net.onnx')
+    assert status == 2 and 'net.onnx: torch.export writes archives, expected a name that ends in .pt2' in error
+    monkeypatch.setattr(torch.export, 'Dim', object)
+    status, _, error = main(*paths, 'torch.export', '--out', tmp_path / 'net.pt2')
+    assert status == 2 and f'needs torch >= 2.6 for sizes that vary, found {torch.__version__}' in error
+    assert not list(tmp_path.glob('net*'))
+
+
+def test_what_torch_export_cannot_trace_is_refused(export, trained, tmp_path):
+    source = export.source.load(*trained(), None)
+
+    class Branches(type(source.network.backbone)):
+
+        def forward(self, x):
+            return super().forward(x if x.mean() > 1e4 else -x)
+
+    source.network.backbone.__class__ = Branches
+    with pytest.raises(ValueError, match='no archive of torch.export of Branches with FCNHead does what PyTorch does: '):
+        export.graph.export_torch_export(source, tmp_path / 'out/net.pt2')
+    assert list((tmp_path / 'out').iterdir()) == []
 
 
 def test_a_file_that_differs_is_not_written(export, trained, tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""One file from pixels to logits, for onnxruntime or libtorch: neither mmseg nor mmseg_semi is needed to run it."""
+"""One file from pixels to logits, for onnxruntime, torch or libtorch; it runs without mmseg and mmseg_semi."""
 import contextlib
 import copy
 import json
@@ -141,7 +141,29 @@ def export_torchscript(source: Source, out: Path) -> List[str]:
     return _notes(source, found, 'torch.jit.load')
 
 
-EXPORTERS: Dict[str, Callable[[Source, Path], List[str]]] = dict(onnx=export_onnx, torchscript=export_torchscript)
+def export_torch_export(source: Source, out: Path) -> List[str]:
+    """Writes an archive of torch.export (``.pt2``); arguments, result and errors as :func:`export_onnx`."""
+    if not hasattr(torch.export.Dim, 'DYNAMIC'):
+        raise ImportError(f'torch.export needs torch >= 2.6 for sizes that vary, found {torch.__version__}; the kind '
+                          'torchscript works with it')
+    if out.suffix != '.pt2':
+        raise ExportError(f'--out {out}: torch.export writes archives, expected a name that ends in .pt2')
+    net = _prepare(source)
+    with staged(out) as path:
+        try:
+            with _quiet():
+                program = torch.export.export(net, (_example(net), ), dynamic_shapes=_dynamic_shapes(), strict=False)
+                torch.export.save(program, path, extra_files={'properties.json': json.dumps(_properties(source))})
+                loaded = torch.export.load(path).module()
+            found = _check(net, loaded)
+        except Exception as error:  # torch.export raises kinds of its own
+            raise ExportError(f'no archive of torch.export of {_parts(source)} does what PyTorch does: '
+                              f'{_first_line(error)}') from error
+    return _notes(source, found, 'torch.export.load')
+
+
+EXPORTERS: Dict[str, Callable[[Source, Path], List[str]]] = {
+    'onnx': export_onnx, 'torch.export': export_torch_export, 'torchscript': export_torchscript}
 
 
 def _prepare(source: Source) -> PixelsToLogits:
@@ -177,11 +199,15 @@ def _example(net: PixelsToLogits) -> Tensor:
     return test_images(channels_of(net.network), 2, SIZE).float()
 
 
+def _dynamic_shapes() -> tuple:
+    dynamic = torch.export.Dim.DYNAMIC
+    return ({0: dynamic, 2: dynamic, 3: dynamic}, )
+
+
 def _write_onnx(net: PixelsToLogits, path: Path, dynamo: bool) -> None:
     names = dict(input_names=['image'], output_names=['logits'])
     if dynamo:
-        dynamic = torch.export.Dim.DYNAMIC
-        options = dict(dynamic_shapes=({0: dynamic, 2: dynamic, 3: dynamic}, ), external_data=False, verbose=False)
+        options = dict(dynamic_shapes=_dynamic_shapes(), external_data=False, verbose=False)
     else:
         axes = {0: 'batch', 2: 'height', 3: 'width'}
         options = dict(dynamic_axes=dict(image=axes, logits=axes), opset_version=OPSET)
