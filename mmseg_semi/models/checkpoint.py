@@ -8,7 +8,7 @@ import logging
 from typing import Dict, Iterable, List, Optional
 
 from mmengine.logging import print_log
-from torch import Tensor
+from torch import Tensor, nn
 
 TEACHER = 'teacher.'
 SHOWN = 6  # names in a message
@@ -31,13 +31,13 @@ def listing(names: Iterable[str]) -> str:
     return ', '.join(names[:SHOWN]) + more
 
 
-def own_tensors(state_dict: Dict[str, Tensor], prefix: str, expected: Dict[str, Tensor]) -> Dict[str, Tensor]:
+def own_tensors(state_dict: Dict[str, Tensor], prefix: str, segmentor: nn.Module) -> Dict[str, Tensor]:
     """The tensors of a checkpoint that are a segmentor's.
 
     Args:
         state_dict (dict): Tensors of the checkpoint.
         prefix (str): Of the segmentor's names in ``state_dict``, such as ``''``.
-        expected (dict): The segmentor's own ``state_dict()``, names without the prefix.
+        segmentor (nn.Module): Who loads them.
 
     Returns:
         dict[str, Tensor]: Names without the prefix.
@@ -47,11 +47,12 @@ def own_tensors(state_dict: Dict[str, Tensor], prefix: str, expected: Dict[str, 
             the way out.
     """
     found = {key[len(prefix):]: tensor for key, tensor in state_dict.items() if key.startswith(prefix)}
+    expected = segmentor.state_dict()
     if found and expected.keys().isdisjoint(found):
         raise ValueError(f'the checkpoint holds nothing of this segmentor: found {listing(found)}; expected names such '
                          f'as {listing(expected)}. Weights of a backbone alone belong into '
                          "model.backbone.init_cfg=dict(type='Pretrained', checkpoint=FILE)")
-    check_shapes(found, expected)
+    check_shapes(found, segmentor)
     return found
 
 
@@ -59,11 +60,11 @@ class FittingCheckpoints:
     """Mixin for a segmentor: a checkpoint that does not fit is an error (:func:`own_tensors`)."""
 
     def _load_from_state_dict(self, state_dict: Dict[str, Tensor], prefix: str, *args) -> None:
-        own_tensors(state_dict, prefix, self.state_dict())
+        own_tensors(state_dict, prefix, self)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
-def prepare_state_dict(state_dict: Dict[str, Tensor], prefix: str, expected: Dict[str, Tensor]) -> None:
+def prepare_state_dict(state_dict: Dict[str, Tensor], prefix: str, segmentor: nn.Module) -> None:
     """Makes a checkpoint fit for a segmentor with a teacher, in place, before torch loads it.
 
     A plain segmentor's checkpoint, one without ``teacher.*``, fills the teacher too.
@@ -71,13 +72,13 @@ def prepare_state_dict(state_dict: Dict[str, Tensor], prefix: str, expected: Dic
     Args:
         state_dict (dict): Tensors of the checkpoint; entries of others, without ``prefix``, are left alone.
         prefix (str): Of the segmentor's names in ``state_dict``, such as ``''``.
-        expected (dict): The segmentor's own ``state_dict()``, names without the prefix. While ``init_cfg`` loads the
-            student it holds no teacher, and none is filled.
+        segmentor (nn.Module): Who loads them. While ``init_cfg`` loads the student it has no teacher, and none is
+            filled.
 
     Raises:
         ValueError: As :func:`own_tensors`.
     """
-    found = own_tensors(state_dict, prefix, expected)
+    found, expected = own_tensors(state_dict, prefix, segmentor), segmentor.state_dict()
     if not found:
         return
     has_teacher = any(name.startswith(TEACHER) for name in found)
@@ -91,23 +92,26 @@ def prepare_state_dict(state_dict: Dict[str, Tensor], prefix: str, expected: Dic
         print_log(f'The checkpoint holds no teacher: {len(filling)} tensors of the student fill it.', 'current')
 
 
-def check_shapes(found: Dict[str, Tensor], expected: Dict[str, Tensor]) -> None:
+def check_shapes(found: Dict[str, Tensor], segmentor: nn.Module) -> None:
     """Compares tensors of the same name.
 
     Args:
         found (dict): The checkpoint's.
-        expected (dict): The segmentor's.
+        segmentor (nn.Module): Who is to load them. Tensors of another shape that a part of it fits while it loads, as
+            ViTs of mmpretrain do with position embeddings, are in order; that part has loaded them afterwards.
 
     Raises:
         ValueError: If shapes differ; names the tensors and both shapes.
     """
+    expected = segmentor.state_dict()
 
     def shape(tensor: Tensor) -> tuple:
         # torch itself accepts a number that an old version saved as a list of one.
         return tuple(tensor.shape) if tuple(tensor.shape) != (1, ) else ()
 
-    wrong = [f'{name} {tuple(found[name].shape)}, expected {tuple(tensor.shape)}'
-             for name, tensor in expected.items() if name in found and shape(found[name]) != shape(tensor)]
+    others = [name for name, tensor in expected.items() if name in found and shape(found[name]) != shape(tensor)]
+    wrong = [f'{name} {tuple(found[name].shape)}, expected {tuple(expected[name].shape)}' for name in others
+             if not _fits_itself(name, found[name], segmentor)]
     if not wrong:
         return
     classes = [name for name in expected if name.endswith('conv_seg.weight') and name in found
@@ -118,6 +122,19 @@ def check_shapes(found: Dict[str, Tensor], expected: Dict[str, Tensor]) -> None:
     raise ValueError(f'the checkpoint does not fit the config, {len(wrong)} tensors have another shape: '
                      f"{'; '.join(wrong[:SHOWN])}{'; ...' if len(wrong) > SHOWN else ''}. {reason}: load_from=None, "
                      "model.backbone.init_cfg=dict(type='Pretrained', checkpoint=FILE, prefix='backbone.')")
+
+
+def _fits_itself(name: str, tensor: Tensor, segmentor: nn.Module) -> bool:
+    """Whether the part that a tensor belongs to, such as the backbone, loads it in spite of its shape."""
+    network = TEACHER if name.startswith(TEACHER) else ''
+    part, _, rest = name[len(network):].partition('.')
+    if not rest:
+        return False
+    try:
+        segmentor.get_submodule(network + part).load_state_dict({rest: tensor}, strict=False)
+    except Exception:  # torch's of another shape, or whatever a part raises on a tensor of another network
+        return False
+    return True
 
 
 def _warn_missing(missing: List[str]) -> None:

@@ -26,7 +26,7 @@ def test_schedules(path):
     assert (hook.type, hook.interval) == ('SegVisualizationHook', 1)
 
 
-@pytest.mark.parametrize('name', ['pcr', 'css', 'fixmatch_ema', 'maskmatch'])
+@pytest.mark.parametrize('name', ['pcr', 'css', 'fixmatch_ema', 'maskmatch', 'cisc_r_online'])
 def test_methods_score_both_networks_and_compare_them(name):
     cfg = Config.fromfile(BASES / 'semi' / f'{name}.py')
     assert cfg.semi.eval_with == 'both' and cfg.custom_hooks[-1].type == 'TeacherBehindHook'

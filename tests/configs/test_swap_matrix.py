@@ -50,6 +50,7 @@ NETWORKS = {
     'r50_sep_aspp': SEP_ASPP,
     'r50_upernet': {**RESNET, 'decode_head.in_channels': [32, 64, 128, 256]},
     'r101_sep_aspp': SEP_ASPP,
+    'r50_torchvision_sep_aspp': SEP_ASPP,
     'r101_torchvision_sep_aspp': SEP_ASPP,
     'hrnet18_fcn': {
         **{f'backbone.extra.stage{i}.num_modules': 1 for i in (2, 3, 4)},
@@ -71,6 +72,7 @@ NETWORKS = {
     'segnext_tiny_ham': {
         'backbone.embed_dims': [8, 16, 24, 32], 'backbone.depths': [1, 1, 1, 1],
         'decode_head.in_channels': [16, 24, 32], 'decode_head.channels': 32, 'decode_head.ham_channels': 32},
+    'deit_small_dpt': {**DPT, 'backbone.img_size': 64},
     'deit_small_upernet': {**VIT, **PYRAMID, 'neck.in_channels': [16] * 4, 'neck.out_channels': 16},
     'mae_base_upernet': {**VIT, **PYRAMID, 'neck.embed_dim': 16},
     'beit_base_upernet': {

@@ -137,18 +137,49 @@ def test_load_from_of_a_runner(tiny_cfg, save, tmp_path, monkeypatch):
     assert 'The checkpoint holds no teacher' in next(tmp_path.glob('*/*.log')).read_text()
 
 
+def vit(cfg, img_size, embed_dims=16):
+    """A config with a ViT of mmpretrain, whose position embeddings fit one image size."""
+    pytest.importorskip('mmpretrain')
+    arch = dict(embed_dims=embed_dims, num_layers=1, num_heads=2, feedforward_channels=32)
+    backbone = dict(type='mmpretrain.VisionTransformer', arch=arch, img_size=img_size, patch_size=14, out_indices=(0, ),
+                    out_type='featmap')
+    heads = dict(decode_head=dict(cfg.decode_head, in_channels=embed_dims, in_index=0), auxiliary_head=None)
+    return dict(copy.deepcopy(cfg), backbone=backbone, **heads)
+
+
+def test_position_embeddings_of_another_image_size_are_resized_by_their_backbone(tiny_cfg, save):
+    """As when a DINOv2 that was trained at 518 is trained on, or used, at another crop."""
+    state = plain(vit(tiny_cfg, 56))
+    model = MODELS.build(vit(tiny_cfg, 70))
+    load_checkpoint(model, save(state))
+    expected = MODELS.build(dict(vit(tiny_cfg, 70)['backbone']))
+    expected.load_state_dict({name.removeprefix('backbone.'): tensor for name, tensor in state.items()
+                              if name.startswith('backbone.')})
+    assert expected.pos_embed.shape[1] == 26 and state['backbone.pos_embed'].shape[1] == 17
+    for network in (model, model.teacher):
+        for name, tensor in expected.state_dict().items():
+            assert torch.equal(network.backbone.state_dict()[name], tensor), name
+    again = MODELS.build(vit(tiny_cfg, 56))  # with a teacher of its own
+    load_checkpoint(again, save(model.state_dict()))
+    assert torch.equal(again.backbone.pos_embed, again.teacher.backbone.pos_embed)
+    with pytest.raises(ValueError, match=r'backbone.pos_embed \(1, 17, 16\), expected \(1, 26, 8\)'):
+        load_checkpoint(MODELS.build(vit(tiny_cfg, 70, embed_dims=8)), save(state))
+
+
 def test_names_within_a_larger_module():
     """With a prefix only tensors below it are looked at; a module that has none is left alone."""
-    expected = {'a': torch.zeros(2), 'teacher.a': torch.zeros(2)}
-    state = {'net.a': torch.ones(2), 'other.a': torch.ones(5)}
-    prepare_state_dict(state, 'net.', expected)
-    assert set(state) == {'net.a', 'net.teacher.a', 'other.a'} and torch.equal(state['net.teacher.a'], torch.ones(2))
-    prepare_state_dict(state, 'absent.', expected)
+    net = nn.PReLU(2)
+    net.teacher = nn.PReLU(2)
+    state = {'net.weight': torch.ones(2), 'other.weight': torch.ones(5)}
+    prepare_state_dict(state, 'net.', net)
+    assert set(state) == {'net.weight', 'net.teacher.weight', 'other.weight'}
+    assert torch.equal(state['net.teacher.weight'], torch.ones(2))
+    prepare_state_dict(state, 'absent.', net)
     assert len(state) == 3
 
 
 def test_numbers_that_old_checkpoints_hold_as_lists_of_one_fit():
     layer = nn.BatchNorm2d(3)
-    check_shapes({'num_batches_tracked': torch.zeros(1)}, layer.state_dict())
+    check_shapes({'num_batches_tracked': torch.zeros(1)}, layer)
     with pytest.raises(ValueError, match=r'weight \(4,\), expected \(3,\)'):
-        check_shapes({'weight': torch.zeros(4)}, layer.state_dict())
+        check_shapes({'weight': torch.zeros(4)}, layer)

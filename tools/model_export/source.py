@@ -191,7 +191,7 @@ def _load_weights(model: EncoderDecoder, checkpoint: str) -> Tuple[Dict[str, Ten
         raise ExportError(f'{checkpoint}: {error}') from error
     state = content.get('state_dict', content)
     try:
-        check_shapes({name.removeprefix('module.'): tensor for name, tensor in state.items()}, model.state_dict())
+        check_shapes({name.removeprefix('module.'): tensor for name, tensor in state.items()}, model)
     except ValueError as error:  # mmseg's own segmentors load what fits and leave the rest random
         raise ExportError(f'{checkpoint}: {error}') from error
     return state, content.get('meta') or {}

@@ -24,5 +24,6 @@ semi = dict(
 custom_hooks = [
     dict(type='EMATeacherHook', decay=0.996, buffers='average'),
     dict(type='GuideTableHook'),
-    dict(type='GuideShareHook')
+    dict(type='GuideShareHook'),
+    dict(type='TeacherBehindHook')
 ]

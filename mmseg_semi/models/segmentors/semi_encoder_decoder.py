@@ -147,7 +147,7 @@ class SemiEncoderDecoder(SlidingWindows, EncoderDecoder):
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
         """Refuses what does not fit; fills the teacher too when a plain segmentor's checkpoint is loaded."""
-        prepare_state_dict(state_dict, prefix, self.state_dict())
+        prepare_state_dict(state_dict, prefix, self)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     # ---- one training step --------------------------------------------------------------------------------------
