@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Sets up an environment, then runs something in it; a second call finds the environment ready.
-#     bash tools/quickstart.sh [demo|test|lint|api|setup|test-openmmlab]      (default: demo)
-# PYTHON chooses the interpreter (3.10 to 3.13). Everything lands in .venv (test-openmmlab: in .venv-openmmlab).
+#     bash tools/quickstart.sh [demo|test|lint|api|setup|test-openmmlab|test-wheel]      (default: demo)
+# PYTHON chooses the interpreter (3.10 to 3.13). Everything lands in .venv (test-openmmlab, test-wheel: in .venv-openmmlab,
+# .venv-wheel).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export PIP_DISABLE_PIP_VERSION_CHECK=1
@@ -103,6 +104,17 @@ install_openmmlab() {
     $pip install -e '.[openmmlab,demo,tests]' -c $pins --find-links "$wheels" --only-binary mmcv
 }
 
+# Builds the wheel and installs it as a user would, with nothing but what it asks for.
+install_wheel() {
+    local pip=".venv-wheel/bin/python -m pip" wheel
+    STEP="building the wheel"
+    $pip wheel . --no-deps -w .venv-wheel/dist
+    wheel=$(ls .venv-wheel/dist/mmseg_semi-*.whl)
+    STEP="installing the wheel into .venv-wheel"
+    say "installing $wheel into .venv-wheel"
+    $pip install "$wheel[onedl]" -c requirements/constraints.txt
+}
+
 tag() { .venv-openmmlab/bin/python -c 'import sys; print("cp%d%d" % sys.version_info[:2])'; }
 wheel_cache() { echo "${XDG_CACHE_HOME:-$HOME/.cache}/mmseg_semi/wheels/torch-$1"; }
 have_mmcv() { compgen -G "$1/mmcv-*-$2-*.whl" > /dev/null; }
@@ -127,9 +139,14 @@ case $TASK in
         make_venv .venv-openmmlab
         once .venv-openmmlab install_openmmlab
         ;;
+    test-wheel)
+        rm -rf .venv-wheel
+        make_venv .venv-wheel
+        install_wheel
+        ;;
     *)
         STEP="reading the command line"
-        echo "usage: bash tools/quickstart.sh [demo|test|lint|api|setup|test-openmmlab], not '$TASK'" >&2
+        echo "usage: bash tools/quickstart.sh [demo|test|lint|api|setup|test-openmmlab|test-wheel], not '$TASK'" >&2
         exit 2
         ;;
 esac
@@ -153,5 +170,10 @@ case $TASK in
         ;;
     test-openmmlab)
         run_tests .venv-openmmlab 'not slow or both_stacks'
+        ;;
+    test-wheel)
+        STEP="using the wheel away from the checkout"
+        bash tests/use_wheel.sh .venv-wheel
+        rm -rf .venv-wheel # 5 GB
         ;;
 esac
