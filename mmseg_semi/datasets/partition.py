@@ -8,7 +8,7 @@ import hashlib
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Dict, Iterable, List, Optional, Sequence, Tuple, Union
+from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Set, Tuple, Union
 
 from mmseg_semi.datasets import image_lists
 from mmseg_semi.datasets.image_lists import split_pair, strip_suffix
@@ -188,15 +188,54 @@ def check_fine(family: str, labeled: Sequence[str], fine: Iterable[str]) -> None
                          f'{found}: these are the lists of another family')
 
 
+def same_images(one: Iterable[str], other: Iterable[str]) -> List[Tuple[str, str]]:
+    """Images that two lists share, also where the lists write them in different forms.
+
+    Ids are the same image if they are equal, or if one ends in ``/`` and the other: ``2007_000032`` is
+    ``JPEGImages/2007_000032``, but ``a/1`` is not ``b/1``. The second counts between lists of different forms only.
+    Where a list itself uses the folders of both ids, its images of a folder are no other folder's: ``1`` beside
+    ``site_b/1`` are two images.
+
+    Args:
+        one (Iterable[str]): Ids of :func:`list_id`.
+        other (Iterable[str]): Ids of another list.
+
+    Returns:
+        list[tuple[str, str]]: Id in ``one``, id in ``other``; sorted.
+    """
+    one, other = set(one), set(other)
+    pairs = {(name, name) for name in one & other}
+    folders, other_folders = ({name.rpartition('/')[0] for name in ids} for ids in (one, other))
+    pairs.update((tail, name) for tail, name in _tails(one, folders, other, other_folders))
+    pairs.update((name, tail) for tail, name in _tails(other, other_folders, one, folders))
+    return sorted(pairs)
+
+
+def _tails(short: Set[str], short_folders: Set[str], long: Set[str],
+           long_folders: Set[str]) -> Iterator[Tuple[str, str]]:
+    """Ids of ``short`` that ids of ``long`` end in, and these. A look-up per folder of an id, no comparison of all."""
+    if long_folders == {''}:
+        return
+    for name in long:
+        tail = name.partition('/')[2]
+        while tail:
+            if tail in short and tail.rpartition('/')[0] not in long_folders and (
+                    name.rpartition('/')[0] not in short_folders):
+                yield tail, name
+            tail = tail.partition('/')[2]
+
+
 def check_disjoint(one: Iterable[str], other: Iterable[str], name: str, other_name: str) -> None:
-    """Refuses lists that share an image.
+    """Refuses lists that share an image, see :func:`same_images`.
 
     Raises:
         ValueError: With the number of shared images and one of them.
     """
-    shared = sorted(set(one) & set(other))
+    shared = same_images(one, other)
     if shared:
-        raise ValueError(f'{len(shared)} images are both {name} and {other_name}, such as {shared[0]}')
+        first, second = shared[0]
+        raise ValueError(f'{len(shared)} images are both {name} and {other_name}, such as {first}' +
+                         (f', there written {second}' if first != second else ''))
 
 
 def partition_name(list_file: Optional[str]) -> Optional[str]:

@@ -12,6 +12,7 @@ from mmseg_semi.datasets.partition import (
     partition_name,
     published,
     read_list,
+    same_images,
 )
 from mmseg_semi.datasets.partition_draw import draw, group_images
 
@@ -122,6 +123,20 @@ def test_broken_lists(tmp_path):
         read_list(path)
     with pytest.raises(ValueError, match='2 images are both x and y, such as b'):
         check_disjoint('abc', 'bcd', 'x', 'y')
+
+
+@pytest.mark.parametrize('one, other, shared', [
+    (['2007_1', '2007_2'], ['JPEGImages/2007_2', 'JPEGImages/2007_3'], [('2007_2', 'JPEGImages/2007_2')]),
+    (['leftImg8bit/train/aachen/a_1'], ['aachen/a_1', 'bonn/a_1'], [('leftImg8bit/train/aachen/a_1', 'aachen/a_1')]),
+    (['a/1', 'b/2'], ['b/1', 'a/2'], []),
+    (['x/a/1'], ['y/a/1', 'aa/1', 'x/aa/1'], []),  # whole names of folders
+    (['1', 'b/2'], ['b/1', '2'], []),  # both have images in the folder and beside it
+    (['1'], ['b/1', '2'], []),
+    (['b/1'], ['1', 'b/2'], []),
+])
+def test_lists_of_different_forms_are_compared(one, other, shared):
+    assert same_images(one, other) == shared
+    assert same_images(other, one) == [pair[::-1] for pair in shared]
 
 
 # ---- draws ------------------------------------------------------------------------------------------------------

@@ -103,6 +103,21 @@ def test_check_split(data, call):
     assert done.returncode == 2 and 'nowhere/labeled.txt' in done.stderr and 'Traceback' not in done.stderr
 
 
+@pytest.mark.parametrize('labeled, unlabeled, suffix', [
+    ('2007_000032', 'JPEGImages/2007_000032.jpg SegmentationClass/2007_000032.png', ()),
+    ('JPEGImages/2007_000032.jpg SegmentationClass/2007_000032.png', '2007_000032', ()),
+    ('aachen/aachen_000001_000019', 'leftImg8bit/train/aachen/aachen_000001_000019_leftImg8bit.png',
+     ('--img-suffix', '_leftImg8bit.png')),
+])
+def test_check_split_compares_published_forms(data, call, labeled, unlabeled, suffix):
+    (data / 'out').mkdir()
+    (data / 'out/labeled.txt').write_text(labeled)
+    (data / 'out/unlabeled.txt').write_text(unlabeled)
+    done = call('check_split', 'out', *suffix)
+    assert done.returncode == 1 and '1 images are both labeled and unlabeled' in done.stdout, done.stdout
+    assert 'there written' in done.stdout
+
+
 def test_mistakes_are_one_line(data, call):
     Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(data / 'ann/v0/00.png')
     wrong = {
