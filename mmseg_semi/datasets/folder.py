@@ -33,7 +33,7 @@ class FolderDataset(BaseSegDataset):
     Raises:
         FileNotFoundError: If a folder, the list or a listed image does not exist.
         ValueError: If there is no image, an image or a mask has no partner, two files share a stem, or no mask shows
-            any class but the first; names the files.
+            any class but the first, or with ``reduce_zero_label`` any at all; names the files.
     """
 
     def __init__(self,
@@ -80,8 +80,9 @@ class FolderDataset(BaseSegDataset):
                  for image, mask in pairs]
         if not infos:
             raise ValueError(f'{self.ann_file} lists no image')
-        if not self.reduce_zero_label and self.label_map is None:
-            check_any_class([info['seg_map_path'] for info in infos], self.ignore_index, folders[1])
+        if self.label_map is None:
+            check_any_class([info['seg_map_path'] for info in infos], self.ignore_index, folders[1],
+                            self.reduce_zero_label)
         return infos
 
     def _all(self, images: Dict[str, str], masks: Dict[str, str]) -> List[Tuple[str, str]]:

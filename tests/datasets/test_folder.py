@@ -108,7 +108,10 @@ def test_binary_masks_are_refused(tmp_path):
     with pytest.raises(ValueError, match='none of the 2 masks .*python tools/dataset_converters/convert_masks.py '
                                          '.*masks .*masks_indices --binary'):
         dataset(tmp_path)
+    with pytest.raises(ValueError, match='shows a class at all: with reduce_zero_label=True .* --binary'):
+        dataset(tmp_path, reduce_zero_label=True)
     write(tmp_path, 'masks/b.png', values=(0, 1, 255))
+    assert len(dataset(tmp_path, reduce_zero_label=True)) == 2
     assert len(dataset(tmp_path)) == 2
     write(tmp_path, 'masks/a.png', 'masks/b.png', values=(0, ))  # empty scenes alone are no reason
     assert len(dataset(tmp_path)) == 2
