@@ -1,11 +1,14 @@
 """What kind of mask a file seems to be when its values are no class indices, and the command that mends it."""
 import os.path as osp
 import shlex
-from typing import Sequence
+from typing import Container, Sequence
 
 import numpy as np
 from PIL import Image
 
+from .image_lists import strip_suffix, walk
+
+_FOREIGN = ('.gif', '.webp', '.jpg', '.jpeg')  # what convert_masks.py reads and no mask of class indices is saved as
 _MANY = 64  # distinct values from which a gray picture is no coded mask
 
 
@@ -14,6 +17,30 @@ def convert_command(path: str, option: str = '') -> str:
     folder = osp.dirname(path) or '.'
     folders = shlex.join([folder, f'{folder.rstrip("/")}_indices'])
     return f'python tools/dataset_converters/convert_masks.py {folders} {option}'.rstrip()
+
+
+def partner_hint(folder: str, stems: Container[str], mask_suffixes: Sequence[str]) -> str:
+    """Where images have no mask: whether files of their names lie there in a format that is not read as a mask.
+
+    Args:
+        folder (str): Of the masks; it is searched once.
+        stems (Container[str]): Stems of the images without mask.
+        mask_suffixes (Sequence[str]): Endings of a mask, in lower case; ``'_mask.png'`` also looks for ``'_mask.gif'``.
+
+    Returns:
+        str: A sentence with the command that converts them, '' if there is none.
+    """
+    endings = sorted({suffix.rpartition('.')[0] + foreign for suffix in mask_suffixes for foreign in _FOREIGN})
+    names = [name for name in walk(folder, endings) if strip_suffix(name, endings) in stems]
+    if not names:
+        return ''
+    kind = osp.splitext(names[0])[1].lower()
+    path = osp.join(folder, 'x')
+    command = _by_map(path) if kind in ('.gif', '.webp') else (
+        f'if they are 0/255, `{convert_command(path, "--binary --threshold 128")}` makes 0 and 1 of them; the other '
+        'kinds have to be saved again as PNG, since a JPEG invents values at every edge')
+    return (f'Of the missing masks {len(names)} lie in {folder} in another format, such as {names[0]}, which is not '
+            f'read as a mask: {command}')
 
 
 def _by_map(path: str) -> str:

@@ -132,6 +132,38 @@ def test_mistakes_are_one_line(data, call):
         assert done.returncode == 2 and 'Traceback' not in done.stderr, done.stderr
         assert re.search(told, done.stderr), done.stderr
     assert not (data / 'out').exists()
+@pytest.mark.parametrize('values, kind, told', [
+    ((0, 255), np.uint8, 'none of the 30 masks below ann shows a class but 0.*ann ann_indices --binary'),
+    ((0, 65535), np.uint16, 'holds values above 255.*binary mask of 16 bits.*--binary'),
+    ((0, 300, 1000), np.uint16, 'holds values above 255.*more than 8 bits.*--map'),
+    ((0, 0.5), np.float32, r'no whole numbers.*binary mask \(0 and 0.5\).*--binary'),
+])
+def test_masks_of_other_values_are_refused(data, call, values, kind, told):
+    for path in sorted(data.glob('ann/*/*.png')):
+        Image.fromarray(np.resize(np.array(values, kind), (8, 9))).save(path.with_suffix('.tif'))
+        path.unlink()
+    done = call('make_partition', '--img-dir', 'img', '--ann-dir', 'ann', '--count', 5, '--out', 'out')
+    assert done.returncode == 2 and re.search(told, done.stderr), done.stderr
+    assert not (data / 'out').exists()
+
+
+def test_masks_of_other_formats_are_told(data, call):
+    args = ('--img-dir', 'img', '--ann-dir', 'ann', '--count', 5, '--out')
+    masks = sorted(data.glob('ann/*/*.png'))
+    for path in masks[:3]:
+        Image.open(path).save(path.with_suffix('.gif'))
+        path.unlink()
+    done = call('make_partition', *args, 'some')
+    assert done.returncode == 0 and re.search(
+        'note: 5 images have no mask. Of the missing masks 3 lie in ann in another format, such as v0/00.gif.*'
+        'convert_masks.py ann ann_indices --map', done.stderr)
+    for path in masks[3:]:
+        Image.open(path).save(path.with_suffix('.jpg'))
+        path.unlink()
+    done = call('make_partition', *args, 'all')
+    assert done.returncode == 2 and re.search('no file in ann ends in .png.*missing masks 30', done.stderr)
+
+
 
 
 def test_a_published_partition_is_not_drawn(call, capsys):

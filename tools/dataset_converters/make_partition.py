@@ -19,20 +19,21 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
-from typing import Dict, FrozenSet, List, Optional, Sequence, Tuple
+from typing import Container, Dict, FrozenSet, List, Optional, Sequence, Tuple
 
 import numpy as np
 from mmengine.utils import ProgressBar
 from PIL import Image
 
-from mmseg_semi.datasets.image_lists import IMG_SUFFIXES, strip_suffix, walk
+from mmseg_semi.datasets.image_lists import IMG_SUFFIXES, MASK_SUFFIXES, strip_suffix, walk
+from mmseg_semi.datasets.mask_hint import check_any_class, cut_values, partner_hint, wrong_mask
 from mmseg_semi.datasets.partition import KINDS, check_fine, choices, digest, published, read_list
 from mmseg_semi.datasets.partition_draw import draw, group_images
 from mmseg_semi.files import write_text
 
 
 def mask_classes(path: str) -> Tuple[Optional[FrozenSet[int]], str]:
-    """Values in a mask, or why it cannot be read."""
+    """Values in a mask, or why it cannot be read or training would read other ones."""
     try:
         with Image.open(path) as picture:
             values = np.asarray(picture)
@@ -41,6 +42,9 @@ def mask_classes(path: str) -> Tuple[Optional[FrozenSet[int]], str]:
     if values.ndim != 2:
         return None, (f'{path}: a mask has one channel of class indices, found mode {picture.mode}; convert it: '
                       'python tools/dataset_converters/convert_masks.py --help')
+    cut = cut_values(path)
+    if cut:
+        return None, wrong_mask(path, cut, 255)
     return frozenset(np.unique(values).tolist()), ''
 
 
@@ -48,7 +52,7 @@ def scan(paths: Sequence[str], jobs: int) -> List[FrozenSet[int]]:
     """Classes of every mask, in order.
 
     Raises:
-        ValueError: If a mask cannot be read.
+        ValueError: If a mask cannot be read or holds values above 255 or fractions.
     """
     bar = ProgressBar(len(paths), file=sys.stderr)
     found = []
@@ -63,14 +67,13 @@ def scan(paths: Sequence[str], jobs: int) -> List[FrozenSet[int]]:
     return found
 
 
-def files(folder: str, suffix: Optional[str], option: str) -> Dict[str, str]:
+def files(folder: str, suffixes: Sequence[str], option: str) -> Dict[str, str]:
     """Id -> path of every image below a folder.
 
     Raises:
         FileNotFoundError: If the folder is not there or holds none.
         ValueError: If two files have one id.
     """
-    suffixes = (suffix.lower(), ) if suffix else IMG_SUFFIXES
     found: Dict[str, str] = {}
     try:
         names = walk(folder, suffixes)
@@ -86,19 +89,47 @@ def files(folder: str, suffix: Optional[str], option: str) -> Dict[str, str]:
     return found
 
 
+def endings(suffix: Optional[str], usual: Sequence[str]) -> Sequence[str]:
+    """The ending that was asked for, else the usual ones."""
+    return (suffix.lower(), ) if suffix else usual
+
+
+def other_formats(args: argparse.Namespace, stems: Container[str], suffixes: Sequence[str]) -> str:
+    """Whether images without mask have one in another format; beside the images there are only the images."""
+    same = os.path.isdir(args.ann_dir) and os.path.samefile(args.img_dir, args.ann_dir)
+    return '' if same or not os.path.isdir(args.ann_dir) else partner_hint(args.ann_dir, stems, suffixes)
+
+
 def own(args: argparse.Namespace) -> Tuple[Dict[str, List[str]], dict]:
     """Draws a partition of the user's data."""
-    images = files(args.img_dir, args.img_suffix, '--img-dir')
-    masks = files(args.ann_dir, args.seg_map_suffix, '--ann-dir')
-    with_mask = sorted(set(images) & set(masks))
+    images = files(args.img_dir, endings(args.img_suffix, IMG_SUFFIXES), '--img-dir')
+    suffixes = endings(args.seg_map_suffix, MASK_SUFFIXES)
+    try:
+        masks = files(args.ann_dir, suffixes, '--ann-dir')
+    except FileNotFoundError as error:
+        hint = other_formats(args, images, suffixes)
+        raise FileNotFoundError(f'{error}. {hint}' if hint else str(error)) from None
+    with_mask, without = sorted(set(images) & set(masks)), set(images) - set(masks)
+    hint = other_formats(args, without, suffixes) if without else ''
     if not with_mask:
         raise ValueError(f'no image of {args.img_dir} has a mask in {args.ann_dir}; names are compared without suffix: '
-                         f'{next(iter(images))} and {next(iter(masks))}; see --img-suffix and --seg-map-suffix')
-    count = args.count if args.count is not None else math.floor(args.fraction * len(with_mask) + Fraction(1, 2))
+                         f'{next(iter(images))} and {next(iter(masks))}; see --img-suffix and --seg-map-suffix' +
+                         (f'. {hint}' if hint else ''))
+    if hint:
+        print(f'note: {len(without)} images have no mask. {hint}', file=sys.stderr)
+    count = args.count
+    if count is None:
+        count = math.floor(args.fraction * len(with_mask) + Fraction(1, 2))
+        if not count:
+            raise ValueError(f'--fraction {args.fraction} of {len(with_mask)} images with masks is less than half an '
+                             f'image; ask for 1/{len(with_mask)} or more, or for --count 1')
     groups = group_images(with_mask, args.group_by)
     classes = {}
     if args.stratify:
         found = scan([masks[name] for name in with_mask], args.jobs)
+        if frozenset().union(*found) == {0, args.ignore_index}:
+            # Training ignores 255: these lists would be drawn, and no run could use them.
+            check_any_class([masks[name] for name in with_mask], args.ignore_index, args.ann_dir)
         classes = {name: seen - {args.ignore_index} for name, seen in zip(with_mask, found, strict=True)}
     labeled = draw(groups, classes, count, args.seed)
     # An image of a labeled group that has no mask itself would be a near-duplicate on the other side.
