@@ -37,6 +37,7 @@ class Family:
 VOC = dict(pattern=r'(\d{4}_\d{6})', line=r'\1')
 BLENDED = {662: ('1_16', 9920), 1323: ('1_8', 9259), 2646: ('1_4', 7936), 5291: ('1_2', 5291)}
 CITY = dict(pattern=r'([a-z-]+)_(\d{6}_\d{6})', line=r'\1/\1_\2')
+PLAIN = '{kind}.txt'  # a folder of two lists
 UNIMATCH = ('splits/{set}/{name}/{{kind}}.txt', 'partitions/{set}/{name}/{{kind}}.txt')
 
 
@@ -116,7 +117,8 @@ def list_id(line: str, suffixes: Sequence[str]) -> str:
     return strip_suffix(line.replace('\\', '/'), [suffix.lower() for suffix in suffixes]).lstrip('/')
 
 
-def published(checkout: Union[str, Path], family: str, setting: Union[str, int]) -> Dict[str, List[str]]:
+def published(checkout: Union[str, Path], family: str, setting: Union[str, int],
+              images: Optional[Iterable[str]] = None) -> Tuple[Dict[str, List[str]], bool]:
     """A published partition in our form, from a checkout of released code or a folder of its two lists.
 
     Args:
@@ -124,9 +126,12 @@ def published(checkout: Union[str, Path], family: str, setting: Union[str, int])
         family (str): A key of ``FAMILIES``.
         setting (str or int): Number of labeled images. A fraction such as ``'1/16'`` is refused: it names different
             lists in different papers.
+        images (Iterable[str], optional): Names of all images of the data set: where the checkout holds the labeled list
+            only, the others are the unlabeled one.
 
     Returns:
-        dict[str, list[str]]: ``labeled`` and ``unlabeled`` ids.
+        tuple[dict[str, list[str]], bool]: ``labeled`` and ``unlabeled`` ids; whether the place of the lists tells the
+        family. A plain folder of two lists does not: families of one data set agree in their counts.
 
     Raises:
         FileNotFoundError: If the checkout has no such lists; the message tells where they were looked for.
@@ -142,23 +147,30 @@ def published(checkout: Union[str, Path], family: str, setting: Union[str, int])
     fraction, rest = known.settings[count]
     if not Path(checkout).is_dir():
         raise FileNotFoundError(f'folder not found: {checkout}')
-    places = (*known.places, '{kind}.txt')
+    places = (*known.places, PLAIN)
     words = dict(count=count, fraction=fraction, dashed=fraction.replace('_', '-'))
+    needed = KINDS if images is None else KINDS[:1]
     for place in places:
         files = {kind: Path(checkout) / place.format(kind=kind, **words) for kind in KINDS}
-        if all(file.is_file() for file in files.values()):
+        if all(files[kind].is_file() for kind in needed):
             break
     else:
         looked = ', '.join(place.format(kind='labeled', **words) for place in places)
         raise FileNotFoundError(f'no lists of {family} {count} in {checkout}: looked for {looked} and unlabeled.txt '
-                                'beside each')
-    ids = {kind: [_published_id(known, line, files[kind]) for line in read_list(files[kind])] for kind in KINDS}
+                                'beside each' + (', or, if there is only the labeled one, give --img-dir, the images'
+                                                 if images is None else ''))
+    ids = {kind: [_published_id(known, line, files[kind]) for line in read_list(files[kind])]
+           for kind in KINDS if files[kind].is_file()}
+    if 'unlabeled' not in ids:
+        everything = {_published_id(known, name, Path('--img-dir')) for name in images}
+        ids['unlabeled'] = sorted(everything - set(ids['labeled']))
+        files['unlabeled'] = Path('--img-dir')
     for kind, expected in zip(KINDS, (count, rest), strict=True):
         if len(set(ids[kind])) != expected:
             raise ValueError(f'{files[kind]}: {len(set(ids[kind]))} different images, but {family} {count} has '
                              f'{expected} {kind} ones; this is another list')
     check_disjoint(ids['labeled'], ids['unlabeled'], 'labeled', 'unlabeled')
-    return ids
+    return ids, place != PLAIN
 
 
 def _published_id(family: Family, line: str, file: Path) -> str:

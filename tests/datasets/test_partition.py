@@ -54,7 +54,8 @@ def write_release(root, form):
 @pytest.mark.parametrize('form', FORMS)
 def test_every_released_form_gives_the_same_ids(form, tmp_path):
     family, count, names = write_release(tmp_path, form)
-    ids = published(tmp_path, family, count)
+    ids, told = published(tmp_path, family, count)
+    assert told == (form != 'folder of lists')  # whose they are
     assert ids['labeled'] == names[:count] and ids['unlabeled'] == names[count:]
 
 
@@ -83,6 +84,20 @@ def test_lists_that_are_not_the_published_ones_are_refused(tmp_path):
     labeled.write_text('\n'.join([other[0], *lines[1:]]))
     with pytest.raises(ValueError, match='1 images are both labeled and unlabeled'):
         published(tmp_path, 'voc_classic', 183)
+
+
+def test_the_unlabeled_images_are_all_others(tmp_path):
+    """COCO: the checkout at hand may hold the labeled list only, which is all that a config of ours reads."""
+    names = [f'{i:012d}' for i in range(118287)]
+    folder = tmp_path / 'splits/coco/1_512'
+    folder.mkdir(parents=True)
+    (folder / 'labeled.txt').write_text('\n'.join(f'train2017/{name}.jpg' for name in names[:232]))
+    with pytest.raises(FileNotFoundError, match='if there is only the labeled one, give --img-dir'):
+        published(tmp_path, 'coco', 232)
+    ids, _ = published(tmp_path, 'coco', 232, images=reversed(names))
+    assert ids == dict(labeled=names[:232], unlabeled=names[232:])
+    with pytest.raises(ValueError, match='--img-dir: 118054 different images, but coco 232 has 118055 unlabeled'):
+        published(tmp_path, 'coco', 232, images=names[1:-1])
 
 
 def test_published_counts_add_up():

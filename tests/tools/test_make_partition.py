@@ -164,6 +164,33 @@ def test_masks_of_other_formats_are_told(data, call):
     assert done.returncode == 2 and re.search('no file in ann ends in .png.*missing masks 30', done.stderr)
 
 
+def test_a_folder_of_lists_does_not_tell_the_family(data, call):
+    names = [f'aachen/aachen_{i:06d}_000019' for i in range(2975)]
+    for folder in ('lists', 'checkout/splits/cityscapes/1_16'):
+        (data / folder).mkdir(parents=True)
+        (data / folder / 'labeled.txt').write_text('\n'.join(names[:186]))
+        (data / folder / 'unlabeled.txt').write_text('\n'.join(names[186:]))
+    for family in ('cityscapes_cps', 'cityscapes_u2pl'):
+        done = call('make_partition', '--published', 'lists', '--family', family, '--setting', 186, '--out', family)
+        assert done.returncode == 0 and f'{family}: family as stated, not verified' in done.stdout
+        name = json.loads((data / family / 'partition.json').read_text())['name']
+        assert name == f'{family}/186 (family as stated, not verified)'
+    done = call('make_partition', '--published', 'checkout', '--family', 'cityscapes_cps', '--setting', 186, '--out',
+                'x')
+    assert done.returncode == 0 and 'not verified' not in done.stdout
+    assert json.loads((data / 'x/partition.json').read_text())['name'] == 'cityscapes_cps/186'
+
+
+def test_published_with_the_labeled_list_only(data, call):
+    names = [f'ADE_train_{i:08d}' for i in range(20210)]
+    (data / 'all').mkdir()
+    for name in names:
+        (data / 'all' / f'{name}.jpg').touch()
+    (data / 'lists').mkdir()
+    (data / 'lists/labeled.txt').write_text('\n'.join(names[:158]))
+    done = call('make_partition', '--published', 'lists', '--family', 'ade20k', '--setting', 158, '--img-dir', 'all',
+                '--out', 'out')
+    assert done.returncode == 0 and lists(data / 'out')[1] == names[158:], done.stderr
 
 
 def test_a_published_partition_is_not_drawn(call, capsys):

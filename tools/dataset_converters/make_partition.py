@@ -31,6 +31,8 @@ from mmseg_semi.datasets.partition import KINDS, check_fine, choices, digest, pu
 from mmseg_semi.datasets.partition_draw import draw, group_images
 from mmseg_semi.files import write_text
 
+UNVERIFIED = 'family as stated, not verified'
+
 
 def mask_classes(path: str) -> Tuple[Optional[FrozenSet[int]], str]:
     """Values in a mask, or why it cannot be read or training would read other ones."""
@@ -148,9 +150,15 @@ def own(args: argparse.Namespace) -> Tuple[Dict[str, List[str]], dict]:
 
 def from_release(args: argparse.Namespace) -> Tuple[Dict[str, List[str]], dict]:
     """Takes over a published partition."""
-    ids = published(args.published, args.family, args.setting)
+    images = None
+    if args.img_dir:
+        images = files(args.img_dir, endings(args.img_suffix, IMG_SUFFIXES), '--img-dir')
+    ids, told = published(args.published, args.family, args.setting, images)
     if args.fine_list:
         check_fine(args.family, ids['labeled'], read_list(args.fine_list))
+    elif not told:
+        # Any lists of these counts pass. What a run logs is this name, so the name says it.
+        return ids, dict(name=f'{args.family}/{args.setting} ({UNVERIFIED})')
     return ids, dict(name=f'{args.family}/{args.setting}')
 
 
@@ -194,7 +202,8 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--out', required=True, type=Path, help='folder of the lists')
     mine = parser.add_argument_group('your own data')
-    mine.add_argument('--img-dir', help='images, at any depth')
+    mine.add_argument('--img-dir', help='images, at any depth; with --published: gives the unlabeled list where the '
+                      'checkout holds the labeled one only')
     mine.add_argument('--ann-dir', help='masks of the same names; images without one become unlabeled')
     size = mine.add_mutually_exclusive_group()
     size.add_argument('--count', type=int, help='number of labeled images')
@@ -221,7 +230,7 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     if not args.published and args.count is None and args.fraction is None:
         parser.error('one of --count and --fraction must be given')
     if args.published:
-        drawn = [name for name in ('img_dir', 'ann_dir', 'count', 'fraction', 'group_by')
+        drawn = [name for name in ('ann_dir', 'count', 'fraction', 'group_by')
                  if getattr(args, name) is not None]
         if drawn:
             parser.error(f'--published takes a partition over, --{drawn[0].replace("_", "-")} draws one; choose one')
@@ -249,6 +258,9 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         return 130
     for kind in KINDS:
         print(f'{args.out / kind}.txt: {len(ids[kind])} images, SHA-256 {digest(ids[kind])[:16]}, {done}')
+    if UNVERIFIED in info.get('name', ''):
+        print(f'{args.family}: {UNVERIFIED}; a folder of lists does not tell whose they are, only their counts were '
+              'compared' + (' (--fine-list tells)' if 'voc_blended' in args.family else ''))
     if info.get('asked', len(ids['labeled'])) != len(ids['labeled']):
         print(f'{info["asked"]} labeled images were asked for; whole groups make {len(ids["labeled"])}')
     if info.get('left_out'):
