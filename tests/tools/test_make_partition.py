@@ -120,11 +120,16 @@ def test_check_split_compares_published_forms(data, call, labeled, unlabeled, su
 
 def test_mistakes_are_one_line(data, call):
     Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(data / 'ann/v0/00.png')
+    (data / 'both').mkdir()
+    for name in ('a.jpg', 'a.png'):
+        Image.fromarray(np.zeros((4, 4), np.uint8)).save(data / 'both' / name)
     wrong = {
         ('--img-dir', 'img', '--ann-dir', 'ann', '--count', 5): 'found mode RGB; convert it: .*convert_masks',
         ('--img-dir', 'nowhere', '--ann-dir', 'ann', '--count', 5): '--img-dir: folder not found: nowhere',
         ('--img-dir', 'img', '--ann-dir', 'ann', '--count', 99, '--no-stratify'): '30 have masks',
         ('--img-dir', 'img', '--ann-dir', 'ann', '--seg-map-suffix', '_x.png', '--count', 5): 'ends in _x.png',
+        ('--img-dir', 'img', '--ann-dir', 'ann', '--fraction', '1/99'): '--fraction 1/99 of 30 images .* ask for 1/30',
+        ('--img-dir', 'both', '--ann-dir', 'both', '--count', 5): '--img-suffix .jpg --seg-map-suffix .png$',
         ('--published', '.', '--family', 'voc_classic', '--setting', '1/16'): 'voc_classic: 92, 183',
     }
     for args, told in wrong.items():
@@ -132,6 +137,26 @@ def test_mistakes_are_one_line(data, call):
         assert done.returncode == 2 and 'Traceback' not in done.stderr, done.stderr
         assert re.search(told, done.stderr), done.stderr
     assert not (data / 'out').exists()
+    done = call('make_partition', '--img-dir', 'img', '--ann-dir', 'ann', '--count', 5, '--out', 'both/a.png')
+    assert done.returncode == 2 and '--out both/a.png is a file; name a folder' in done.stderr
+
+
+def test_no_threads(call, capsys):
+    with pytest.raises(SystemExit, match='2'):
+        call('make_partition', '--img-dir', 'img', '--ann-dir', 'ann', '--count', 5, '--jobs', 0, '--out', 'out')
+    assert '--jobs must be at least 1, got 0' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('content', ['[]', '{"labeled": 3}', '{', '{"labeled": {"sha256": ""}}'])
+def test_a_damaged_record_of_a_partition(data, call, content):
+    (data / 'out').mkdir()
+    for kind in ('labeled', 'unlabeled'):
+        (data / 'out' / f'{kind}.txt').write_text(kind)
+    (data / 'out/partition.json').write_text(content)
+    done = call('check_split', 'out')
+    assert done.returncode == 2 and 'out/partition.json is damaged' in done.stderr
+
+
 @pytest.mark.parametrize('values, kind, told', [
     ((0, 255), np.uint8, 'none of the 30 masks below ann shows a class but 0.*ann ann_indices --binary'),
     ((0, 65535), np.uint16, 'holds values above 255.*binary mask of 16 bits.*--binary'),

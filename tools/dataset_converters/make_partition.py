@@ -84,7 +84,10 @@ def files(folder: str, suffixes: Sequence[str], option: str) -> Dict[str, str]:
     for name in names:
         key = strip_suffix(name, suffixes)
         if key in found:
-            raise ValueError(f'{option}: {found[key]} and {os.path.join(folder, name)} have the same name')
+            ends = sorted((os.path.splitext(path)[1] for path in (found[key], name)),
+                          key=lambda end: end.lower() == '.png')  # which is the mask, if one is
+            raise ValueError(f'{option}: {found[key]} and {os.path.join(folder, name)} have the same name; if one is '
+                             f"the other's mask: --img-suffix {ends[0]} --seg-map-suffix {ends[1]}")
         found[key] = os.path.join(folder, name)
     if not found:
         raise FileNotFoundError(f'{option}: no file in {folder} ends in {" ".join(suffixes)}')
@@ -229,6 +232,8 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
                      f'are\n{choices()}')
     if not args.published and args.count is None and args.fraction is None:
         parser.error('one of --count and --fraction must be given')
+    if args.jobs < 1:
+        parser.error(f'--jobs must be at least 1, got {args.jobs}')
     if args.published:
         drawn = [name for name in ('ann_dir', 'count', 'fraction', 'group_by')
                  if getattr(args, name) is not None]
@@ -248,9 +253,11 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     """
     args = parse_args(argv)
     try:
+        if args.out.exists() and not args.out.is_dir():
+            raise ValueError(f'--out {args.out} is a file; name a folder for the lists')
         ids, info = from_release(args) if args.published else own(args)
         done = write(args.out, ids, info)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
     except KeyboardInterrupt:
