@@ -106,3 +106,33 @@ def test_own_data_as_the_tutorial_tells(tmp_path):
     assert 'student/mIoU' in semi and '3 labeled images for steps of 4' in semi
     assert all(name in test for name in classes)
     assert list((tmp_path / 'predictions').rglob('*.png')) + list((tmp_path / 'predictions').rglob('*.jpg'))
+
+
+@pytest.mark.slow
+def test_a_partition_of_own_data_as_its_page_tells(tmp_path):
+    """The commands make the lists, the child config trains on them; no folder of the template's is there but val."""
+    page = ROOT / 'docs/partitions.md'
+    shutil.copytree(ROOT / 'configs/_base_', tmp_path / 'configs/_base_')
+    shutil.copytree(ROOT / 'configs/own_data', tmp_path / 'configs/mine')
+    rng = np.random.default_rng(0)
+    for folder, count in (('', 30), ('val', 2)):
+        for kind in ('images', 'masks'):
+            (tmp_path / 'data/mine' / folder / kind).mkdir(parents=True)
+        for i in range(count):
+            label = rng.integers(2, size=(8, 8), dtype=np.uint8)
+            cv2.imwrite(str(tmp_path / 'data/mine' / folder / f'images/{i}.jpg'), label * 90)
+            cv2.imwrite(str(tmp_path / 'data/mine' / folder / f'masks/{i}.png'), label)
+    env = dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='-1',
+               PATH=f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}')
+    build = 'python -c "' + '; '.join((
+        'from mmengine.config import Config', 'from mmengine.registry import init_default_scope',
+        "init_default_scope('mmseg')", 'from mmseg_semi.registry import DATASETS',
+        "cfg = Config.fromfile('configs/mine/partition_20.py')",
+        "print('sizes', DATASETS.build(cfg.train_dataloader.dataset).cumulative_sizes)")) + '"'
+    (tmp_path / 'configs/mine/partition_20.py').write_text(blocks(page, 'python')[0])
+    (tmp_path / 'tools').symlink_to(ROOT / 'tools')
+    for command in (*blocks(page, 'bash')[0].splitlines(), build):
+        done = subprocess.run(command, shell=True, cwd=tmp_path, env=env, text=True, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT)
+        assert done.returncode == 0, f'{command}\n{done.stdout[-3000:]}'
+    assert 'sizes [20, 30]' in done.stdout

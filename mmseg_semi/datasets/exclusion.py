@@ -32,6 +32,21 @@ def build_sets(cfgs: Sequence[dict]) -> Iterator[BaseDataset]:
             yield dataset
 
 
+class RealPaths:
+    """``osp.realpath`` with one look into each folder: a million files are too many to ask one by one."""
+
+    def __init__(self) -> None:
+        self._folders: Dict[str, Tuple[str, Set[str]]] = {}
+
+    def __call__(self, path: str) -> str:
+        """The path, absolute and without links."""
+        folder, name = osp.split(path)
+        if folder not in self._folders:
+            self._folders[folder] = osp.realpath(folder), _links(folder)
+        real, links = self._folders[folder]
+        return osp.realpath(path) if name in links else osp.join(real, name)
+
+
 class Exclusion:
     """The images and masks of other sets, as files to be kept out of a pool.
 
@@ -51,7 +66,7 @@ class Exclusion:
     def __init__(self, cfgs: Sequence[dict], by: str = 'path') -> None:
         if by not in ('path', 'content'):
             raise ValueError(f"exclude_by must be 'path' or 'content', got {by!r}")
-        self._folders: Dict[str, Tuple[str, Set[str]]] = {}
+        self._real = RealPaths()
         self._images: List[str] = []
         self._masks: Set[str] = set()
         mask_folders = set()
@@ -87,15 +102,6 @@ class Exclusion:
 
     def _stem(self, path: str) -> str:
         return strip_suffix(self._real(path), IMG_SUFFIXES)
-
-    def _real(self, path: str) -> str:
-        """``osp.realpath`` with one look into each folder: a million files are too many to ask one by one."""
-        folder, name = osp.split(path)
-        if folder not in self._folders:
-            self._folders[folder] = osp.realpath(folder), _links(folder)
-        real, links = self._folders[folder]
-        return osp.realpath(path) if name in links else osp.join(real, name)
-
 
 def _links(folder: str) -> Set[str]:
     """Names of the links in a folder."""

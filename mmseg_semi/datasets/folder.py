@@ -1,14 +1,14 @@
 """Labeled images in folders, as users have them."""
 import os
 import os.path as osp
-from typing import Dict, Iterator, List, Optional, Sequence, Tuple, Union
+from typing import Dict, Iterator, List, Optional, Sequence, Set, Tuple, Union
 
 from mmseg.datasets import BaseSegDataset
 
 from mmseg_semi.registry import DATASETS
 
 from .image_lists import IMG_SUFFIXES, MASK_SUFFIXES, read_list, split_pair, strip_suffix, walk
-from .mask_hint import check_any_class
+from .mask_hint import check_any_class, partner_hint
 
 _SHOWN = 5
 
@@ -33,7 +33,7 @@ class FolderDataset(BaseSegDataset):
     Raises:
         FileNotFoundError: If a folder, the list or a listed image does not exist.
         ValueError: If there is no image, an image or a mask has no partner, two files share a stem, or no mask shows
-            any class but the first; names the files.
+            any class but the first, or with ``reduce_zero_label`` any at all; names the files.
     """
 
     def __init__(self,
@@ -74,17 +74,20 @@ class FolderDataset(BaseSegDataset):
         if not images:
             raise ValueError(f'no image below {folders[0]} with img_suffix {self.img_suffix}' +
                              (f' besides masks, seg_map_suffix {self.seg_map_suffix}' if self._beside else ''))
-        pairs = list(self._listed(images, masks, img_suffixes)) if self.ann_file else self._all(images, masks)
+        pairs = list(self._listed(images, masks, img_suffixes, mask_suffixes)) if self.ann_file else self._all(
+            images, masks, mask_suffixes)
         infos = [dict(img_path=osp.join(folders[0], image), seg_map_path=osp.join(folders[1], mask),
                       label_map=self.label_map, reduce_zero_label=self.reduce_zero_label, seg_fields=[])
                  for image, mask in pairs]
         if not infos:
             raise ValueError(f'{self.ann_file} lists no image')
-        if not self.reduce_zero_label and self.label_map is None:
-            check_any_class([info['seg_map_path'] for info in infos], self.ignore_index, folders[1])
+        if self.label_map is None:
+            check_any_class([info['seg_map_path'] for info in infos], self.ignore_index, folders[1],
+                            self.reduce_zero_label)
         return infos
 
-    def _all(self, images: Dict[str, str], masks: Dict[str, str]) -> List[Tuple[str, str]]:
+    def _all(self, images: Dict[str, str], masks: Dict[str, str],
+             mask_suffixes: Sequence[str]) -> List[Tuple[str, str]]:
         alone = [images[stem] for stem in images if stem not in masks]
         unused = [masks[stem] for stem in masks if stem not in images]
         if alone or unused:
@@ -92,11 +95,12 @@ class FolderDataset(BaseSegDataset):
                      for files, what in ((alone, 'images without mask'), (unused, 'masks without image')) if files]
             raise ValueError(f'{"; ".join(parts)}. Images are below {self.data_prefix["img_path"]}, masks below '
                              f'{self.data_prefix["seg_map_path"]} with seg_map_suffix {self.seg_map_suffix}; partners '
-                             'need the same folder and stem. To use some of the images, list these in ann_file')
+                             'need the same folder and stem. To use some of the images, list these in ann_file' +
+                             self._hint({stem for stem in images if stem not in masks}, mask_suffixes))
         return [(image, masks[stem]) for stem, image in images.items()]
 
     def _listed(self, images: Dict[str, str], masks: Dict[str, str],
-                img_suffixes: Sequence[str]) -> Iterator[Tuple[str, str]]:
+                img_suffixes: Sequence[str], mask_suffixes: Sequence[str]) -> Iterator[Tuple[str, str]]:
         files = set(masks.values())
         for line in read_list(self.ann_file, self.backend_args):
             name, mask = (part and part.lstrip('/') for part in split_pair(line))  # some published lists begin with it
@@ -108,9 +112,16 @@ class FolderDataset(BaseSegDataset):
                                         f'{self.data_prefix["img_path"]} with img_suffix {self.img_suffix}')
             mask = osp.normpath(mask) if mask else masks.get(stem, stem)
             if mask not in files:
+                hint = self._hint({osp.splitext(mask)[0], mask}, mask_suffixes)
                 raise FileNotFoundError(f"{self.ann_file} lists '{line}', but there is no mask {mask} below "
-                                        f'{self.data_prefix["seg_map_path"]} with seg_map_suffix {self.seg_map_suffix}')
+                                        f'{self.data_prefix["seg_map_path"]} with seg_map_suffix {self.seg_map_suffix}'
+                                        f'{hint}')
             yield images[stem], mask
+
+    def _hint(self, stems: Set[str], mask_suffixes: Sequence[str]) -> str:
+        """What else lies in the folder of masks; beside the images, that is the images."""
+        hint = '' if self._beside else partner_hint(self.data_prefix['seg_map_path'], stems, mask_suffixes)
+        return hint and f'. {hint}'
 
 
 def _outside(names: Sequence[str], folder: str, other: str) -> Sequence[str]:

@@ -1,11 +1,14 @@
 """What kind of mask a file seems to be when its values are no class indices, and the command that mends it."""
 import os.path as osp
 import shlex
-from typing import Sequence
+from typing import Container, Sequence
 
 import numpy as np
 from PIL import Image
 
+from .image_lists import strip_suffix, walk
+
+_FOREIGN = ('.gif', '.webp', '.jpg', '.jpeg')  # what convert_masks.py reads and no mask of class indices is saved as
 _MANY = 64  # distinct values from which a gray picture is no coded mask
 
 
@@ -14,6 +17,30 @@ def convert_command(path: str, option: str = '') -> str:
     folder = osp.dirname(path) or '.'
     folders = shlex.join([folder, f'{folder.rstrip("/")}_indices'])
     return f'python tools/dataset_converters/convert_masks.py {folders} {option}'.rstrip()
+
+
+def partner_hint(folder: str, stems: Container[str], mask_suffixes: Sequence[str]) -> str:
+    """Where images have no mask: whether files of their names lie there in a format that is not read as a mask.
+
+    Args:
+        folder (str): Of the masks; it is searched once.
+        stems (Container[str]): Stems of the images without mask.
+        mask_suffixes (Sequence[str]): Endings of a mask, in lower case; ``'_mask.png'`` also looks for ``'_mask.gif'``.
+
+    Returns:
+        str: A sentence with the command that converts them, '' if there is none.
+    """
+    endings = sorted({suffix.rpartition('.')[0] + foreign for suffix in mask_suffixes for foreign in _FOREIGN})
+    names = [name for name in walk(folder, endings) if strip_suffix(name, endings) in stems]
+    if not names:
+        return ''
+    kind = osp.splitext(names[0])[1].lower()
+    path = osp.join(folder, 'x')
+    command = _by_map(path) if kind in ('.gif', '.webp') else (
+        f'if they are 0/255, `{convert_command(path, "--binary --threshold 128")}` makes 0 and 1 of them; the other '
+        'kinds have to be saved again as PNG, since a JPEG invents values at every edge')
+    return (f'Of the missing masks {len(names)} lie in {folder} in another format, such as {names[0]}, which is not '
+            f'read as a mask: {command}')
 
 
 def _by_map(path: str) -> str:
@@ -63,6 +90,9 @@ def _color_hint(path: str, pixels: np.ndarray) -> str:
 
 def _gray_hint(path: str, labels: Sequence[int], values: Sequence[int], mode: str, num_classes: int) -> str:
     found = f'values {", ".join(map(str, values[:6]))}{", ..." if len(values) > 6 else ""}'
+    if any(v % 1 for v in values) and (len(values) != 2 or values[0] != 0):
+        return (f'It holds fractions ({found}), of which mmseg reads the whole part: save the masks as PNG whose pixel '
+                'is the index of the class')
     if mode not in ('1', 'L', 'P') and max(values) > 255:
         if list(values) == [0, 65535]:
             return (f'It seems to be a binary mask of 16 bits (0 and {values[1]}): '
@@ -83,17 +113,30 @@ def _gray_hint(path: str, labels: Sequence[int], values: Sequence[int], mode: st
     return f'Are all classes named in `classes`? If its {found} are not class indices, {_by_map(path)}'
 
 
-def exceeds_a_byte(path: str) -> bool:
-    """Whether a mask holds values above 255; pixels of 8-bit files, which nearly all are, are not read."""
+def cut_values(path: str) -> str:
+    """Which values of a mask ``LoadAnnotations`` would cut off, as it reads whole numbers of 8 bits.
+
+    Pixels of 8-bit files, which nearly all are, are not read.
+
+    Returns:
+        str: Such as ``'holds values above 255'``; '' if there is none, or the file cannot be read here.
+    """
     try:
         with Image.open(path) as image:
-            return image.mode[0] in 'IF' and bool(np.asarray(image).max() > 255)
+            if image.mode[0] not in 'IF':
+                return ''
+            pixels = np.asarray(image)
     except (OSError, SyntaxError, ValueError):  # not a local file, or not for Pillow
-        return False
+        return ''
+    if (pixels % 1 != 0).any():
+        return 'holds values that are no whole numbers'
+    return 'holds values above 255' if (pixels > 255).any() else ''
 
 
-def check_any_class(paths: Sequence[str], ignore_index: int, where: str) -> None:
+def check_any_class(paths: Sequence[str], ignore_index: int, where: str, reduce_zero_label: bool = False) -> None:
     """Refuses 0/255 masks, which no check of values finds: 255 reads as ignore, and training sees one class only.
+
+    With ``reduce_zero_label`` it would see none.
 
     Stops at the first mask with another label, commonly the first of all; masks that cannot be read or have colors are
     left to the checks of the pipeline.
@@ -102,6 +145,7 @@ def check_any_class(paths: Sequence[str], ignore_index: int, where: str) -> None
         paths (Sequence[str]): All masks of a set.
         ignore_index (int): Its ignored label.
         where (str): Folder of the masks, for the message.
+        reduce_zero_label (bool): Whether 0 is ignored, too. Defaults to False.
 
     Raises:
         ValueError: If the masks hold 0 and ``ignore_index`` and nothing else.
@@ -117,9 +161,11 @@ def check_any_class(paths: Sequence[str], ignore_index: int, where: str) -> None
         if pixels.ndim != 2 or seen - {0, ignore_index}:
             return
     if seen == {0, ignore_index}:
-        raise ValueError(f'none of the {len(paths)} masks below {where} shows a class but 0; all other pixels are '
+        zero = ' at all: with reduce_zero_label=True 0 is ignored' if reduce_zero_label else ' but 0'
+        then = '; leave reduce_zero_label out then' if reduce_zero_label else ''
+        raise ValueError(f'none of the {len(paths)} masks below {where} shows a class{zero}; all other pixels are '
                          f'{ignore_index}, which is ignored. They seem to be binary masks: '
-                         f'`{convert_command(osp.join(where, "x"), "--binary")}` makes 0 and 1 of them')
+                         f'`{convert_command(osp.join(where, "x"), "--binary")}` makes 0 and 1 of them{then}')
 
 
 def wrong_mask(path: str, found: str, num_classes: int, ignore_index: int = 255) -> str:

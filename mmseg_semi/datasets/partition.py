@@ -8,7 +8,7 @@ import hashlib
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Dict, Iterable, List, Optional, Sequence, Tuple, Union
+from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Set, Tuple, Union
 
 from mmseg_semi.datasets import image_lists
 from mmseg_semi.datasets.image_lists import split_pair, strip_suffix
@@ -37,6 +37,7 @@ class Family:
 VOC = dict(pattern=r'(\d{4}_\d{6})', line=r'\1')
 BLENDED = {662: ('1_16', 9920), 1323: ('1_8', 9259), 2646: ('1_4', 7936), 5291: ('1_2', 5291)}
 CITY = dict(pattern=r'([a-z-]+)_(\d{6}_\d{6})', line=r'\1/\1_\2')
+PLAIN = '{kind}.txt'  # a folder of two lists
 UNIMATCH = ('splits/{set}/{name}/{{kind}}.txt', 'partitions/{set}/{name}/{{kind}}.txt')
 
 
@@ -116,7 +117,8 @@ def list_id(line: str, suffixes: Sequence[str]) -> str:
     return strip_suffix(line.replace('\\', '/'), [suffix.lower() for suffix in suffixes]).lstrip('/')
 
 
-def published(checkout: Union[str, Path], family: str, setting: Union[str, int]) -> Dict[str, List[str]]:
+def published(checkout: Union[str, Path], family: str, setting: Union[str, int],
+              images: Optional[Iterable[str]] = None) -> Tuple[Dict[str, List[str]], bool]:
     """A published partition in our form, from a checkout of released code or a folder of its two lists.
 
     Args:
@@ -124,9 +126,12 @@ def published(checkout: Union[str, Path], family: str, setting: Union[str, int])
         family (str): A key of ``FAMILIES``.
         setting (str or int): Number of labeled images. A fraction such as ``'1/16'`` is refused: it names different
             lists in different papers.
+        images (Iterable[str], optional): Names of all images of the data set: where the checkout holds the labeled list
+            only, the others are the unlabeled one.
 
     Returns:
-        dict[str, list[str]]: ``labeled`` and ``unlabeled`` ids.
+        tuple[dict[str, list[str]], bool]: ``labeled`` and ``unlabeled`` ids; whether the place of the lists tells the
+        family. A plain folder of two lists does not: families of one data set agree in their counts.
 
     Raises:
         FileNotFoundError: If the checkout has no such lists; the message tells where they were looked for.
@@ -142,23 +147,30 @@ def published(checkout: Union[str, Path], family: str, setting: Union[str, int])
     fraction, rest = known.settings[count]
     if not Path(checkout).is_dir():
         raise FileNotFoundError(f'folder not found: {checkout}')
-    places = (*known.places, '{kind}.txt')
+    places = (*known.places, PLAIN)
     words = dict(count=count, fraction=fraction, dashed=fraction.replace('_', '-'))
+    needed = KINDS if images is None else KINDS[:1]
     for place in places:
         files = {kind: Path(checkout) / place.format(kind=kind, **words) for kind in KINDS}
-        if all(file.is_file() for file in files.values()):
+        if all(files[kind].is_file() for kind in needed):
             break
     else:
         looked = ', '.join(place.format(kind='labeled', **words) for place in places)
         raise FileNotFoundError(f'no lists of {family} {count} in {checkout}: looked for {looked} and unlabeled.txt '
-                                'beside each')
-    ids = {kind: [_published_id(known, line, files[kind]) for line in read_list(files[kind])] for kind in KINDS}
+                                'beside each' + (', or, if there is only the labeled one, give --img-dir, the images'
+                                                 if images is None else ''))
+    ids = {kind: [_published_id(known, line, files[kind]) for line in read_list(files[kind])]
+           for kind in KINDS if files[kind].is_file()}
+    if 'unlabeled' not in ids:
+        everything = {_published_id(known, name, Path('--img-dir')) for name in images}
+        ids['unlabeled'] = sorted(everything - set(ids['labeled']))
+        files['unlabeled'] = Path('--img-dir')
     for kind, expected in zip(KINDS, (count, rest), strict=True):
         if len(set(ids[kind])) != expected:
             raise ValueError(f'{files[kind]}: {len(set(ids[kind]))} different images, but {family} {count} has '
                              f'{expected} {kind} ones; this is another list')
     check_disjoint(ids['labeled'], ids['unlabeled'], 'labeled', 'unlabeled')
-    return ids
+    return ids, place != PLAIN
 
 
 def _published_id(family: Family, line: str, file: Path) -> str:
@@ -188,15 +200,54 @@ def check_fine(family: str, labeled: Sequence[str], fine: Iterable[str]) -> None
                          f'{found}: these are the lists of another family')
 
 
+def same_images(one: Iterable[str], other: Iterable[str]) -> List[Tuple[str, str]]:
+    """Images that two lists share, also where the lists write them in different forms.
+
+    Ids are the same image if they are equal, or if one ends in ``/`` and the other: ``2007_000032`` is
+    ``JPEGImages/2007_000032``, but ``a/1`` is not ``b/1``. The second counts between lists of different forms only.
+    Where a list itself uses the folders of both ids, its images of a folder are no other folder's: ``1`` beside
+    ``site_b/1`` are two images.
+
+    Args:
+        one (Iterable[str]): Ids of :func:`list_id`.
+        other (Iterable[str]): Ids of another list.
+
+    Returns:
+        list[tuple[str, str]]: Id in ``one``, id in ``other``; sorted.
+    """
+    one, other = set(one), set(other)
+    pairs = {(name, name) for name in one & other}
+    folders, other_folders = ({name.rpartition('/')[0] for name in ids} for ids in (one, other))
+    pairs.update((tail, name) for tail, name in _tails(one, folders, other, other_folders))
+    pairs.update((name, tail) for tail, name in _tails(other, other_folders, one, folders))
+    return sorted(pairs)
+
+
+def _tails(short: Set[str], short_folders: Set[str], long: Set[str],
+           long_folders: Set[str]) -> Iterator[Tuple[str, str]]:
+    """Ids of ``short`` that ids of ``long`` end in, and these. A look-up per folder of an id, no comparison of all."""
+    if long_folders == {''}:
+        return
+    for name in long:
+        tail = name.partition('/')[2]
+        while tail:
+            if tail in short and tail.rpartition('/')[0] not in long_folders and (
+                    name.rpartition('/')[0] not in short_folders):
+                yield tail, name
+            tail = tail.partition('/')[2]
+
+
 def check_disjoint(one: Iterable[str], other: Iterable[str], name: str, other_name: str) -> None:
-    """Refuses lists that share an image.
+    """Refuses lists that share an image, see :func:`same_images`.
 
     Raises:
         ValueError: With the number of shared images and one of them.
     """
-    shared = sorted(set(one) & set(other))
+    shared = same_images(one, other)
     if shared:
-        raise ValueError(f'{len(shared)} images are both {name} and {other_name}, such as {shared[0]}')
+        first, second = shared[0]
+        raise ValueError(f'{len(shared)} images are both {name} and {other_name}, such as {first}' +
+                         (f', there written {second}' if first != second else ''))
 
 
 def partition_name(list_file: Optional[str]) -> Optional[str]:

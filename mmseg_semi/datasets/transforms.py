@@ -8,23 +8,23 @@ from mmcv.transforms import BaseTransform, Resize
 from mmseg_semi.registry import BATCH_AUGMENTS, TRANSFORMS
 from mmseg_semi.structures import Target, View
 
-from .mask_hint import exceeds_a_byte, wrong_mask
+from .mask_hint import cut_values, wrong_mask
 
 
 @TRANSFORMS.register_module()
 class CheckSegMap(BaseTransform):
     """Refuses a mask that does not fit its image or the classes; put it right after ``LoadAnnotations``.
 
-    Without it a wrong label ends in a device-side assert that names no file, and a mask of 16 bits, which
-    ``LoadAnnotations`` cuts to 8, trains on other labels without a word.
+    Without it a wrong label ends in a device-side assert that names no file, and a mask of 16 bits or of
+    fractions, which ``LoadAnnotations`` cuts to whole numbers of 8, trains on other labels without a word.
 
     Args:
         num_classes (int): ``C``; labels 0..C-1 are allowed.
         ignore_index (int): The one other label that is. Defaults to 255.
 
     Raises:
-        ValueError: If a mask has another size than its image, is not 2-D or holds another label; names the files, says
-            what kind of mask it seems to be and which command converts it.
+        ValueError: If a mask has another size than its image, is not 2-D or holds another label or value; names the
+            files, says what kind of mask it seems to be and which command converts it.
     """
 
     def __init__(self, num_classes: int, ignore_index: int = 255) -> None:
@@ -44,8 +44,9 @@ class CheckSegMap(BaseTransform):
         if seg_map.shape != size:
             raise ValueError(f"mask {path} is {seg_map.shape}, its image {results['img_path']} is {size} "
                              '(height, width); if they fit, put CheckSegMap right after LoadAnnotations')
-        if exceeds_a_byte(path):
-            raise ValueError(wrong_mask(path, 'holds values above 255', self.num_classes, self.ignore_index))
+        cut = cut_values(path)
+        if cut:
+            raise ValueError(wrong_mask(path, cut, self.num_classes, self.ignore_index))
         present = np.flatnonzero(np.bincount(seg_map.ravel()))
         wrong = present[(present >= self.num_classes) & (present != self.ignore_index)]
         if len(wrong):

@@ -4,6 +4,7 @@ import os.path as osp
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from mmseg_semi.datasets import FolderDataset, image_ids
 
@@ -81,6 +82,24 @@ def test_every_file_without_a_partner_is_told(tmp_path):
     assert 'masks without image (1): x/9.png' in text and 'ann_file' in text
 
 
+@pytest.mark.parametrize('kind, told', [('gif', '--map'), ('webp', '--map'), ('jpg', '--binary --threshold 128')])
+def test_masks_of_other_formats_are_told(tmp_path, kind, told):
+    write(tmp_path, *(f'images/{i}.jpg' for i in range(3)), 'masks/0.png', 'masks/7.png')
+    for stem in (1, 2, 9):
+        Image.fromarray(np.zeros((6, 8), np.uint8)).save(tmp_path / f'masks/{stem}.{kind}')
+    hint = (rf'Of the missing masks 2 lie in \S+ in another format, such as 1.{kind}, which is .*convert_masks.py '
+            rf'\S+masks \S+masks_indices {told}')
+    with pytest.raises(ValueError, match=rf'images without mask \(2\).*{hint}'):
+        dataset(tmp_path)
+    (tmp_path / 'ids.txt').write_text('0\n1\n')
+    with pytest.raises(FileNotFoundError, match=rf"lists '1', but there is no mask.*{hint.replace('2 lie', '1 lie')}"):
+        dataset(tmp_path, ann_file='ids.txt')
+    write(tmp_path, 'own/a.jpg', 'own/b.png')
+    with pytest.raises(ValueError, match='images without mask') as error:
+        dataset(tmp_path, 'own', 'own')  # the only other file of that name is the image
+    assert 'convert_masks' not in str(error.value)
+
+
 def test_two_files_of_one_stem(tmp_path):
     write(tmp_path, 'images/a.jpg', 'images/a.tif', 'masks/a.png')
     with pytest.raises(ValueError, match="two images .* stem 'a': a.jpg and a.tif"):
@@ -108,7 +127,10 @@ def test_binary_masks_are_refused(tmp_path):
     with pytest.raises(ValueError, match='none of the 2 masks .*python tools/dataset_converters/convert_masks.py '
                                          '.*masks .*masks_indices --binary'):
         dataset(tmp_path)
+    with pytest.raises(ValueError, match='shows a class at all: with reduce_zero_label=True .* --binary'):
+        dataset(tmp_path, reduce_zero_label=True)
     write(tmp_path, 'masks/b.png', values=(0, 1, 255))
+    assert len(dataset(tmp_path, reduce_zero_label=True)) == 2
     assert len(dataset(tmp_path)) == 2
     write(tmp_path, 'masks/a.png', 'masks/b.png', values=(0, ))  # empty scenes alone are no reason
     assert len(dataset(tmp_path)) == 2

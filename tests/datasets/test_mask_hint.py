@@ -38,6 +38,9 @@ def gray(pixels):
     (gray(RNG.integers(0, 256, (30, 30, 3), dtype=np.uint8)), 'a.png', ['900 colors', 'folder of masks?']),
     (palette(values(0, 7)), 'a.png', ['palette picture whose indices (values 0, 7)', '--map classes.txt']),
     (gray(values(0, 1000, dtype=np.uint16)), 'a.png', ['more than 8 bits (values 0, 1000)']),
+    (gray(values(0, 0.5, dtype=np.float32)), 'a.tif', ['binary mask (0 and 0.5)', '--binary']),
+    (gray(values(0, 0.5, 1, dtype=np.float32)), 'a.tif', ['fractions (values 0.0, 0.5, 1.0)', 'save the masks as PNG']),
+    (gray(values(0, 1, 2, dtype=np.float32)), 'a.tif', []),
     (gray(NOISE), 'a.jpg', ['It is a JPEG', '--map']),
     (gray(values(0, 1, 2, 255)), 'a.png', []),
 ])
@@ -85,6 +88,9 @@ def test_check_any_class_stops_early(tmp_path):
     with pytest.raises(ValueError, match='none of the 2 masks below m'):
         check_any_class(paths[:2], 255, 'm')
     check_any_class(paths[:2], 254, 'm')
+    with pytest.raises(ValueError, match='none of the 2 masks below m shows a class at all: with reduce_zero_label.*'
+                                         '--binary.*leave reduce_zero_label out'):
+        check_any_class(paths[:2], 255, 'm', reduce_zero_label=True)
 
 
 @pytest.mark.parametrize('values, hint', [
@@ -98,6 +104,16 @@ def test_masks_of_16_bits_are_not_cut_without_a_word(tmp_path, values, hint):
         loaded(tmp_path / 'a.png')
     Image.fromarray((mask > 0).astype(np.uint16)).save(tmp_path / 'a.png')  # as good as 8 bits
     assert loaded(tmp_path / 'a.png').max() == 1
+
+
+def test_fractions_are_not_cut_without_a_word(tmp_path):
+    for values, fine in (((0, 0.5), False), ((0, 0.5, 1), False), ((0, 1), True)):
+        Image.fromarray(np.resize(np.array(values, np.float32), (8, 8))).save(tmp_path / 'a.tif')
+        if fine:
+            assert loaded(tmp_path / 'a.tif').max() == 1
+            continue
+        with pytest.raises(ValueError, match='a.tif holds values that are no whole numbers; expected 0..1'):
+            loaded(tmp_path / 'a.tif')
 
 
 def loaded(path):

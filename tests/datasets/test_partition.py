@@ -12,6 +12,7 @@ from mmseg_semi.datasets.partition import (
     partition_name,
     published,
     read_list,
+    same_images,
 )
 from mmseg_semi.datasets.partition_draw import draw, group_images
 
@@ -53,7 +54,8 @@ def write_release(root, form):
 @pytest.mark.parametrize('form', FORMS)
 def test_every_released_form_gives_the_same_ids(form, tmp_path):
     family, count, names = write_release(tmp_path, form)
-    ids = published(tmp_path, family, count)
+    ids, told = published(tmp_path, family, count)
+    assert told == (form != 'folder of lists')  # whose they are
     assert ids['labeled'] == names[:count] and ids['unlabeled'] == names[count:]
 
 
@@ -82,6 +84,20 @@ def test_lists_that_are_not_the_published_ones_are_refused(tmp_path):
     labeled.write_text('\n'.join([other[0], *lines[1:]]))
     with pytest.raises(ValueError, match='1 images are both labeled and unlabeled'):
         published(tmp_path, 'voc_classic', 183)
+
+
+def test_the_unlabeled_images_are_all_others(tmp_path):
+    """COCO: the checkout at hand may hold the labeled list only, which is all that a config of ours reads."""
+    names = [f'{i:012d}' for i in range(118287)]
+    folder = tmp_path / 'splits/coco/1_512'
+    folder.mkdir(parents=True)
+    (folder / 'labeled.txt').write_text('\n'.join(f'train2017/{name}.jpg' for name in names[:232]))
+    with pytest.raises(FileNotFoundError, match='if there is only the labeled one, give --img-dir'):
+        published(tmp_path, 'coco', 232)
+    ids, _ = published(tmp_path, 'coco', 232, images=reversed(names))
+    assert ids == dict(labeled=names[:232], unlabeled=names[232:])
+    with pytest.raises(ValueError, match='--img-dir: 118054 different images, but coco 232 has 118055 unlabeled'):
+        published(tmp_path, 'coco', 232, images=names[1:-1])
 
 
 def test_published_counts_add_up():
@@ -122,6 +138,20 @@ def test_broken_lists(tmp_path):
         read_list(path)
     with pytest.raises(ValueError, match='2 images are both x and y, such as b'):
         check_disjoint('abc', 'bcd', 'x', 'y')
+
+
+@pytest.mark.parametrize('one, other, shared', [
+    (['2007_1', '2007_2'], ['JPEGImages/2007_2', 'JPEGImages/2007_3'], [('2007_2', 'JPEGImages/2007_2')]),
+    (['leftImg8bit/train/aachen/a_1'], ['aachen/a_1', 'bonn/a_1'], [('leftImg8bit/train/aachen/a_1', 'aachen/a_1')]),
+    (['a/1', 'b/2'], ['b/1', 'a/2'], []),
+    (['x/a/1'], ['y/a/1', 'aa/1', 'x/aa/1'], []),  # whole names of folders
+    (['1', 'b/2'], ['b/1', '2'], []),  # both have images in the folder and beside it
+    (['1'], ['b/1', '2'], []),
+    (['b/1'], ['1', 'b/2'], []),
+])
+def test_lists_of_different_forms_are_compared(one, other, shared):
+    assert same_images(one, other) == shared
+    assert same_images(other, one) == [pair[::-1] for pair in shared]
 
 
 # ---- draws ------------------------------------------------------------------------------------------------------

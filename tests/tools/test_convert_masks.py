@@ -102,6 +102,18 @@ def test_binary(call, tmp_path):
     assert (read(tmp_path / 'out5/a.png') == (rows > 0)).all()
 
 
+def test_tiff_of_floats(call, tmp_path):
+    """As annotation tools of science write them: 0 and one other value, or whole numbers."""
+    save(tmp_path / 'half/a.tif', np.resize(np.array([0, 0.5], np.float32), (4, 4)))
+    assert call('half', 'out', '--binary').code == 0
+    assert np.unique(read(tmp_path / 'out/a.png')).tolist() == [0, 1]
+    done = call('half', 'other', '--map', 'levels.txt')
+    assert done.code == 2 and 'a.tif: holds fractions; a map has whole numbers, --binary takes' in done.err
+    save(tmp_path / 'whole/a.tif', np.resize(np.array([0, 7, 300], np.float32), (4, 4)))
+    assert call('whole', 'third', '--map', 'levels.txt').code == 0
+    assert np.unique(read(tmp_path / 'third/a.png')).tolist() == [0, 1, 2]
+
+
 def test_unknown_values(call, tmp_path):
     save(tmp_path / 'in/a.png', np.where(LABEL[..., None] == 2, [1, 2, 3], COLORS[LABEL]).astype(np.uint8))
     done = call('in', 'out', '--map', 'map.txt')

@@ -103,13 +103,33 @@ def test_check_split(data, call):
     assert done.returncode == 2 and 'nowhere/labeled.txt' in done.stderr and 'Traceback' not in done.stderr
 
 
+@pytest.mark.parametrize('labeled, unlabeled, suffix', [
+    ('2007_000032', 'JPEGImages/2007_000032.jpg SegmentationClass/2007_000032.png', ()),
+    ('JPEGImages/2007_000032.jpg SegmentationClass/2007_000032.png', '2007_000032', ()),
+    ('aachen/aachen_000001_000019', 'leftImg8bit/train/aachen/aachen_000001_000019_leftImg8bit.png',
+     ('--img-suffix', '_leftImg8bit.png')),
+])
+def test_check_split_compares_published_forms(data, call, labeled, unlabeled, suffix):
+    (data / 'out').mkdir()
+    (data / 'out/labeled.txt').write_text(labeled)
+    (data / 'out/unlabeled.txt').write_text(unlabeled)
+    done = call('check_split', 'out', *suffix)
+    assert done.returncode == 1 and '1 images are both labeled and unlabeled' in done.stdout, done.stdout
+    assert 'there written' in done.stdout
+
+
 def test_mistakes_are_one_line(data, call):
     Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(data / 'ann/v0/00.png')
+    (data / 'both').mkdir()
+    for name in ('a.jpg', 'a.png'):
+        Image.fromarray(np.zeros((4, 4), np.uint8)).save(data / 'both' / name)
     wrong = {
         ('--img-dir', 'img', '--ann-dir', 'ann', '--count', 5): 'found mode RGB; convert it: .*convert_masks',
         ('--img-dir', 'nowhere', '--ann-dir', 'ann', '--count', 5): '--img-dir: folder not found: nowhere',
         ('--img-dir', 'img', '--ann-dir', 'ann', '--count', 99, '--no-stratify'): '30 have masks',
         ('--img-dir', 'img', '--ann-dir', 'ann', '--seg-map-suffix', '_x.png', '--count', 5): 'ends in _x.png',
+        ('--img-dir', 'img', '--ann-dir', 'ann', '--fraction', '1/99'): '--fraction 1/99 of 30 images .* ask for 1/30',
+        ('--img-dir', 'both', '--ann-dir', 'both', '--count', 5): '--img-suffix .jpg --seg-map-suffix .png$',
         ('--published', '.', '--family', 'voc_classic', '--setting', '1/16'): 'voc_classic: 92, 183',
     }
     for args, told in wrong.items():
@@ -117,6 +137,85 @@ def test_mistakes_are_one_line(data, call):
         assert done.returncode == 2 and 'Traceback' not in done.stderr, done.stderr
         assert re.search(told, done.stderr), done.stderr
     assert not (data / 'out').exists()
+    done = call('make_partition', '--img-dir', 'img', '--ann-dir', 'ann', '--count', 5, '--out', 'both/a.png')
+    assert done.returncode == 2 and '--out both/a.png is a file; name a folder' in done.stderr
+
+
+def test_no_threads(call, capsys):
+    with pytest.raises(SystemExit, match='2'):
+        call('make_partition', '--img-dir', 'img', '--ann-dir', 'ann', '--count', 5, '--jobs', 0, '--out', 'out')
+    assert '--jobs must be at least 1, got 0' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('content', ['[]', '{"labeled": 3}', '{', '{"labeled": {"sha256": ""}}'])
+def test_a_damaged_record_of_a_partition(data, call, content):
+    (data / 'out').mkdir()
+    for kind in ('labeled', 'unlabeled'):
+        (data / 'out' / f'{kind}.txt').write_text(kind)
+    (data / 'out/partition.json').write_text(content)
+    done = call('check_split', 'out')
+    assert done.returncode == 2 and 'out/partition.json is damaged' in done.stderr
+
+
+@pytest.mark.parametrize('values, kind, told', [
+    ((0, 255), np.uint8, 'none of the 30 masks below ann shows a class but 0.*ann ann_indices --binary'),
+    ((0, 65535), np.uint16, 'holds values above 255.*binary mask of 16 bits.*--binary'),
+    ((0, 300, 1000), np.uint16, 'holds values above 255.*more than 8 bits.*--map'),
+    ((0, 0.5), np.float32, r'no whole numbers.*binary mask \(0 and 0.5\).*--binary'),
+])
+def test_masks_of_other_values_are_refused(data, call, values, kind, told):
+    for path in sorted(data.glob('ann/*/*.png')):
+        Image.fromarray(np.resize(np.array(values, kind), (8, 9))).save(path.with_suffix('.tif'))
+        path.unlink()
+    done = call('make_partition', '--img-dir', 'img', '--ann-dir', 'ann', '--count', 5, '--out', 'out')
+    assert done.returncode == 2 and re.search(told, done.stderr), done.stderr
+    assert not (data / 'out').exists()
+
+
+def test_masks_of_other_formats_are_told(data, call):
+    args = ('--img-dir', 'img', '--ann-dir', 'ann', '--count', 5, '--out')
+    masks = sorted(data.glob('ann/*/*.png'))
+    for path in masks[:3]:
+        Image.open(path).save(path.with_suffix('.gif'))
+        path.unlink()
+    done = call('make_partition', *args, 'some')
+    assert done.returncode == 0 and re.search(
+        'note: 5 images have no mask. Of the missing masks 3 lie in ann in another format, such as v0/00.gif.*'
+        'convert_masks.py ann ann_indices --map', done.stderr)
+    for path in masks[3:]:
+        Image.open(path).save(path.with_suffix('.jpg'))
+        path.unlink()
+    done = call('make_partition', *args, 'all')
+    assert done.returncode == 2 and re.search('no file in ann ends in .png.*missing masks 30', done.stderr)
+
+
+def test_a_folder_of_lists_does_not_tell_the_family(data, call):
+    names = [f'aachen/aachen_{i:06d}_000019' for i in range(2975)]
+    for folder in ('lists', 'checkout/splits/cityscapes/1_16'):
+        (data / folder).mkdir(parents=True)
+        (data / folder / 'labeled.txt').write_text('\n'.join(names[:186]))
+        (data / folder / 'unlabeled.txt').write_text('\n'.join(names[186:]))
+    for family in ('cityscapes_cps', 'cityscapes_u2pl'):
+        done = call('make_partition', '--published', 'lists', '--family', family, '--setting', 186, '--out', family)
+        assert done.returncode == 0 and f'{family}: family as stated, not verified' in done.stdout
+        name = json.loads((data / family / 'partition.json').read_text())['name']
+        assert name == f'{family}/186 (family as stated, not verified)'
+    done = call('make_partition', '--published', 'checkout', '--family', 'cityscapes_cps', '--setting', 186, '--out',
+                'x')
+    assert done.returncode == 0 and 'not verified' not in done.stdout
+    assert json.loads((data / 'x/partition.json').read_text())['name'] == 'cityscapes_cps/186'
+
+
+def test_published_with_the_labeled_list_only(data, call):
+    names = [f'ADE_train_{i:08d}' for i in range(20210)]
+    (data / 'all').mkdir()
+    for name in names:
+        (data / 'all' / f'{name}.jpg').touch()
+    (data / 'lists').mkdir()
+    (data / 'lists/labeled.txt').write_text('\n'.join(names[:158]))
+    done = call('make_partition', '--published', 'lists', '--family', 'ade20k', '--setting', 158, '--img-dir', 'all',
+                '--out', 'out')
+    assert done.returncode == 0 and lists(data / 'out')[1] == names[158:], done.stderr
 
 
 def test_a_published_partition_is_not_drawn(call, capsys):

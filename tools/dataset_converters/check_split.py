@@ -25,7 +25,11 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
 
 
 def problems(folder: Path, lists: dict) -> List[str]:
-    """What is wrong."""
+    """What is wrong.
+
+    Raises:
+        ValueError: If ``partition.json`` cannot be read.
+    """
     found = []
     names = list(lists)
     for i, one in enumerate(names):
@@ -35,12 +39,18 @@ def problems(folder: Path, lists: dict) -> List[str]:
                     check_disjoint(lists[one], lists[other], one, other)
                 except ValueError as error:
                     found.append(str(error))
-    if (folder / 'partition.json').is_file():
-        info = json.loads((folder / 'partition.json').read_text(encoding='utf-8'))
-        for kind in KINDS:
-            if info[kind]['sha256'] != digest(lists[kind]):
+    file = folder / 'partition.json'
+    if file.is_file():
+        try:
+            info = json.loads(file.read_text(encoding='utf-8'))
+            made = {kind: (info[kind]['sha256'], info[kind]['count']) for kind in KINDS}
+        except (ValueError, KeyError, TypeError):
+            raise ValueError(f'{file} is damaged: expected count and sha256 of both lists, as make_partition.py writes '
+                             'them; remove it to check the lists without it') from None
+        for kind, (sha256, count) in made.items():
+            if sha256 != digest(lists[kind]):
                 found.append(f'{kind}.txt is not the list that partition.json describes: {len(lists[kind])} images, '
-                             f'{info[kind]["count"]} when it was made')
+                             f'{count} when it was made')
     return found
 
 
@@ -67,7 +77,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
                 wrong.append(str(error))
         if not wrong:
             wrong = problems(args.folder, lists)
-    except (OSError, KeyError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
     for name, ids in lists.items():

@@ -189,6 +189,15 @@ def store(path: Path, name: str, recipe: str, make: Callable[[], np.ndarray]) ->
     return Mask(name, sha, counts, 'written')
 
 
+def read_tag(path: Path) -> Optional[str]:
+    """Recipe and digest that :func:`store` wrote into a mask; None if there is no mask of ours. No pixel is decoded."""
+    try:
+        with Image.open(path) as image:
+            return image.info.get(KEY)
+    except (OSError, SyntaxError):
+        return None
+
+
 def _read_tagged(path: Path) -> Tuple[Optional[str], Optional[np.ndarray]]:
     """Our text in a mask and its labels, None for what is not there or cannot be read."""
     if not path.is_file():

@@ -109,13 +109,15 @@ def _value(text: str, where: str) -> object:
     return numbers if len(numbers) == 3 else numbers[0]
 
 
-def read_values(path: Path, colored: bool, lossy: bool = False) -> Tuple[np.ndarray, np.ndarray]:
+def read_values(path: Path, colored: bool, lossy: bool = False,
+                fractions: bool = False) -> Tuple[np.ndarray, np.ndarray]:
     """What a mask holds.
 
     Args:
         path (Path): The mask.
         colored (bool): Whether colors are wanted; gray levels count as colors, palettes are looked up.
         lossy (bool): Whether a JPEG is accepted.
+        fractions (bool): Whether the values of a TIFF of floats are accepted as they are.
 
     Returns:
         tuple[ndarray, ndarray]: [H, W] levels, palette indices or packed colors; [H, W] bool, fully transparent pixels.
@@ -137,6 +139,12 @@ def read_values(path: Path, colored: bool, lossy: bool = False) -> Tuple[np.ndar
                          '--binary --threshold 128')
     if frames > 1:
         raise ValueError(f'{path}: holds {frames} pictures, expected one')
+    if pixels.dtype.kind == 'f':  # TIFF of floats
+        if fractions:
+            return pixels, np.zeros(pixels.shape[:2], bool)
+        if (pixels % 1 != 0).any():
+            raise ValueError(f'{path}: holds fractions; a map has whole numbers, --binary takes any value beside 0')
+        pixels = pixels.astype(np.int64)
     if pixels.dtype.kind not in 'bui' or mode in ('CMYK', 'YCbCr', 'LAB', 'HSV'):
         raise ValueError(f'{path}: a mask cannot be of mode {mode}')
     clear = np.zeros(pixels.shape[:2], bool)
@@ -179,7 +187,7 @@ class Converter:
             ValueError: If the mask does not fit; names the file and the value.
         """
         colored = bool(self.classes and self.classes.colored)
-        values, clear = read_values(path, colored, lossy=self.threshold is not None)
+        values, clear = read_values(path, colored, lossy=self.threshold is not None, fractions=self.table is None)
         if self.table is None:
             return self._binary(path, values)
         label = self.table[values]

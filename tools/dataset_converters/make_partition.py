@@ -19,20 +19,23 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
-from typing import Dict, FrozenSet, List, Optional, Sequence, Tuple
+from typing import Container, Dict, FrozenSet, List, Optional, Sequence, Tuple
 
 import numpy as np
 from mmengine.utils import ProgressBar
 from PIL import Image
 
-from mmseg_semi.datasets.image_lists import IMG_SUFFIXES, strip_suffix, walk
+from mmseg_semi.datasets.image_lists import IMG_SUFFIXES, MASK_SUFFIXES, strip_suffix, walk
+from mmseg_semi.datasets.mask_hint import check_any_class, cut_values, partner_hint, wrong_mask
 from mmseg_semi.datasets.partition import KINDS, check_fine, choices, digest, published, read_list
 from mmseg_semi.datasets.partition_draw import draw, group_images
 from mmseg_semi.files import write_text
 
+UNVERIFIED = 'family as stated, not verified'
+
 
 def mask_classes(path: str) -> Tuple[Optional[FrozenSet[int]], str]:
-    """Values in a mask, or why it cannot be read."""
+    """Values in a mask, or why it cannot be read or training would read other ones."""
     try:
         with Image.open(path) as picture:
             values = np.asarray(picture)
@@ -41,6 +44,9 @@ def mask_classes(path: str) -> Tuple[Optional[FrozenSet[int]], str]:
     if values.ndim != 2:
         return None, (f'{path}: a mask has one channel of class indices, found mode {picture.mode}; convert it: '
                       'python tools/dataset_converters/convert_masks.py --help')
+    cut = cut_values(path)
+    if cut:
+        return None, wrong_mask(path, cut, 255)
     return frozenset(np.unique(values).tolist()), ''
 
 
@@ -48,7 +54,7 @@ def scan(paths: Sequence[str], jobs: int) -> List[FrozenSet[int]]:
     """Classes of every mask, in order.
 
     Raises:
-        ValueError: If a mask cannot be read.
+        ValueError: If a mask cannot be read or holds values above 255 or fractions.
     """
     bar = ProgressBar(len(paths), file=sys.stderr)
     found = []
@@ -63,14 +69,13 @@ def scan(paths: Sequence[str], jobs: int) -> List[FrozenSet[int]]:
     return found
 
 
-def files(folder: str, suffix: Optional[str], option: str) -> Dict[str, str]:
+def files(folder: str, suffixes: Sequence[str], option: str) -> Dict[str, str]:
     """Id -> path of every image below a folder.
 
     Raises:
         FileNotFoundError: If the folder is not there or holds none.
         ValueError: If two files have one id.
     """
-    suffixes = (suffix.lower(), ) if suffix else IMG_SUFFIXES
     found: Dict[str, str] = {}
     try:
         names = walk(folder, suffixes)
@@ -79,26 +84,57 @@ def files(folder: str, suffix: Optional[str], option: str) -> Dict[str, str]:
     for name in names:
         key = strip_suffix(name, suffixes)
         if key in found:
-            raise ValueError(f'{option}: {found[key]} and {os.path.join(folder, name)} have the same name')
+            ends = sorted((os.path.splitext(path)[1] for path in (found[key], name)),
+                          key=lambda end: end.lower() == '.png')  # which is the mask, if one is
+            raise ValueError(f'{option}: {found[key]} and {os.path.join(folder, name)} have the same name; if one is '
+                             f"the other's mask: --img-suffix {ends[0]} --seg-map-suffix {ends[1]}")
         found[key] = os.path.join(folder, name)
     if not found:
         raise FileNotFoundError(f'{option}: no file in {folder} ends in {" ".join(suffixes)}')
     return found
 
 
+def endings(suffix: Optional[str], usual: Sequence[str]) -> Sequence[str]:
+    """The ending that was asked for, else the usual ones."""
+    return (suffix.lower(), ) if suffix else usual
+
+
+def other_formats(args: argparse.Namespace, stems: Container[str], suffixes: Sequence[str]) -> str:
+    """Whether images without mask have one in another format; beside the images there are only the images."""
+    same = os.path.isdir(args.ann_dir) and os.path.samefile(args.img_dir, args.ann_dir)
+    return '' if same or not os.path.isdir(args.ann_dir) else partner_hint(args.ann_dir, stems, suffixes)
+
+
 def own(args: argparse.Namespace) -> Tuple[Dict[str, List[str]], dict]:
     """Draws a partition of the user's data."""
-    images = files(args.img_dir, args.img_suffix, '--img-dir')
-    masks = files(args.ann_dir, args.seg_map_suffix, '--ann-dir')
-    with_mask = sorted(set(images) & set(masks))
+    images = files(args.img_dir, endings(args.img_suffix, IMG_SUFFIXES), '--img-dir')
+    suffixes = endings(args.seg_map_suffix, MASK_SUFFIXES)
+    try:
+        masks = files(args.ann_dir, suffixes, '--ann-dir')
+    except FileNotFoundError as error:
+        hint = other_formats(args, images, suffixes)
+        raise FileNotFoundError(f'{error}. {hint}' if hint else str(error)) from None
+    with_mask, without = sorted(set(images) & set(masks)), set(images) - set(masks)
+    hint = other_formats(args, without, suffixes) if without else ''
     if not with_mask:
         raise ValueError(f'no image of {args.img_dir} has a mask in {args.ann_dir}; names are compared without suffix: '
-                         f'{next(iter(images))} and {next(iter(masks))}; see --img-suffix and --seg-map-suffix')
-    count = args.count if args.count is not None else math.floor(args.fraction * len(with_mask) + Fraction(1, 2))
+                         f'{next(iter(images))} and {next(iter(masks))}; see --img-suffix and --seg-map-suffix' +
+                         (f'. {hint}' if hint else ''))
+    if hint:
+        print(f'note: {len(without)} images have no mask. {hint}', file=sys.stderr)
+    count = args.count
+    if count is None:
+        count = math.floor(args.fraction * len(with_mask) + Fraction(1, 2))
+        if not count:
+            raise ValueError(f'--fraction {args.fraction} of {len(with_mask)} images with masks is less than half an '
+                             f'image; ask for 1/{len(with_mask)} or more, or for --count 1')
     groups = group_images(with_mask, args.group_by)
     classes = {}
     if args.stratify:
         found = scan([masks[name] for name in with_mask], args.jobs)
+        if frozenset().union(*found) == {0, args.ignore_index}:
+            # Training ignores 255: these lists would be drawn, and no run could use them.
+            check_any_class([masks[name] for name in with_mask], args.ignore_index, args.ann_dir)
         classes = {name: seen - {args.ignore_index} for name, seen in zip(with_mask, found, strict=True)}
     labeled = draw(groups, classes, count, args.seed)
     # An image of a labeled group that has no mask itself would be a near-duplicate on the other side.
@@ -117,9 +153,15 @@ def own(args: argparse.Namespace) -> Tuple[Dict[str, List[str]], dict]:
 
 def from_release(args: argparse.Namespace) -> Tuple[Dict[str, List[str]], dict]:
     """Takes over a published partition."""
-    ids = published(args.published, args.family, args.setting)
+    images = None
+    if args.img_dir:
+        images = files(args.img_dir, endings(args.img_suffix, IMG_SUFFIXES), '--img-dir')
+    ids, told = published(args.published, args.family, args.setting, images)
     if args.fine_list:
         check_fine(args.family, ids['labeled'], read_list(args.fine_list))
+    elif not told:
+        # Any lists of these counts pass. What a run logs is this name, so the name says it.
+        return ids, dict(name=f'{args.family}/{args.setting} ({UNVERIFIED})')
     return ids, dict(name=f'{args.family}/{args.setting}')
 
 
@@ -163,7 +205,8 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--out', required=True, type=Path, help='folder of the lists')
     mine = parser.add_argument_group('your own data')
-    mine.add_argument('--img-dir', help='images, at any depth')
+    mine.add_argument('--img-dir', help='images, at any depth; with --published: gives the unlabeled list where the '
+                      'checkout holds the labeled one only')
     mine.add_argument('--ann-dir', help='masks of the same names; images without one become unlabeled')
     size = mine.add_mutually_exclusive_group()
     size.add_argument('--count', type=int, help='number of labeled images')
@@ -189,8 +232,10 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
                      f'are\n{choices()}')
     if not args.published and args.count is None and args.fraction is None:
         parser.error('one of --count and --fraction must be given')
+    if args.jobs < 1:
+        parser.error(f'--jobs must be at least 1, got {args.jobs}')
     if args.published:
-        drawn = [name for name in ('img_dir', 'ann_dir', 'count', 'fraction', 'group_by')
+        drawn = [name for name in ('ann_dir', 'count', 'fraction', 'group_by')
                  if getattr(args, name) is not None]
         if drawn:
             parser.error(f'--published takes a partition over, --{drawn[0].replace("_", "-")} draws one; choose one')
@@ -208,9 +253,11 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     """
     args = parse_args(argv)
     try:
+        if args.out.exists() and not args.out.is_dir():
+            raise ValueError(f'--out {args.out} is a file; name a folder for the lists')
         ids, info = from_release(args) if args.published else own(args)
         done = write(args.out, ids, info)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -218,6 +265,9 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         return 130
     for kind in KINDS:
         print(f'{args.out / kind}.txt: {len(ids[kind])} images, SHA-256 {digest(ids[kind])[:16]}, {done}')
+    if UNVERIFIED in info.get('name', ''):
+        print(f'{args.family}: {UNVERIFIED}; a folder of lists does not tell whose they are, only their counts were '
+              'compared' + (' (--fine-list tells)' if 'voc_blended' in args.family else ''))
     if info.get('asked', len(ids['labeled'])) != len(ids['labeled']):
         print(f'{info["asked"]} labeled images were asked for; whole groups make {len(ids["labeled"])}')
     if info.get('left_out'):

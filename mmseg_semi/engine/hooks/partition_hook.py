@@ -1,11 +1,14 @@
 """Says on which images a run is trained and judged, and keeps it in the checkpoints."""
 import json
+import os
+import os.path as osp
 from pathlib import Path
-from typing import Dict, Iterator, Optional
+from typing import Dict, Iterator, Optional, Sequence, Set, Tuple
 
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from mmseg_semi.datasets.exclusion import RealPaths
 from mmseg_semi.datasets.image_lists import IMG_SUFFIXES
 from mmseg_semi.datasets.partition import digest, list_id, partition_name
 from mmseg_semi.datasets.path_list import PathList
@@ -46,20 +49,53 @@ def paths(dataset) -> Iterator[str]:
             yield path
 
 
-def image_ids(dataset) -> Iterator[str]:
-    """Ids of the images of a set: paths below its image folder, without suffix.
+def image_folder(dataset) -> str:
+    """The folder to which the ids of a set are relative, '' if it names none."""
+    return ((getattr(dataset, 'data_prefix', None) or {}).get('img_path') or '').rstrip('/\\')
+
+
+def images(dataset) -> Iterator[Tuple[str, str]]:
+    """Path and id of the images of a set; an id is the path below its image folder, without suffix.
 
     Args:
-        dataset (BaseSegDataset): Or anything with ``get_data_info``; what has no image paths has no ids.
+        dataset (BaseSegDataset): Or anything with ``get_data_info``.
     """
-    if not hasattr(dataset, 'get_data_info'):
-        return
     suffix = getattr(dataset, 'img_suffix', ())
     suffixes = (*IMG_SUFFIXES, *([suffix] if isinstance(suffix, str) else suffix))
-    folder = (getattr(dataset, 'data_prefix', None) or {}).get('img_path') or ''
-    folder = folder.rstrip('/\\')
+    folder = image_folder(dataset)
     for path in paths(dataset):
-        yield list_id(path[len(folder):] if path.startswith(folder) else path, suffixes)
+        yield path, list_id(path[len(folder):] if path.startswith(folder) else path, suffixes)
+
+
+def image_ids(sets: Sequence) -> Set[str]:
+    """Ids of the images of several sets, an image that some of them share once.
+
+    Below different folders one id may name two images (``site_a/000.jpg``, ``site_b/000.jpg``): such ids begin with
+    their folder, seen from the common parent of all. All others are the same wherever the data lie.
+
+    Args:
+        sets (Sequence[BaseSegDataset]): Without wrappers, see :func:`sources`.
+    """
+    by_folder: Dict[str, list] = {}
+    for one in sets:
+        by_folder.setdefault(osp.realpath(image_folder(one)), []).append(one)
+    if len(by_folder) < 2:  # nearly always: no path has to be looked at
+        return {name for one in sets for _, name in images(one)}
+    real, seen, ids = RealPaths(), set(), {}
+    for folder in sorted(by_folder):  # an image below two of the folders has the id that the outer one gives
+        ids[folder] = set()
+        for one in by_folder[folder]:
+            ids[folder].update(name for path, name in images(one) if real(path) not in seen)
+        seen.update(real(path) for one in by_folder[folder] for path in paths(one))
+    once, twice = set(), set()
+    for names in ids.values():
+        twice |= once & names
+        once |= names
+    # The folders as the config names them: a link to a disk may lead elsewhere on the next machine.
+    named = {folder: min(osp.abspath(image_folder(one)) for one in parts) for folder, parts in by_folder.items()}
+    parent = osp.commonpath(named.values())
+    return {osp.normpath(osp.join(osp.relpath(named[folder], parent), name)).replace(os.sep, '/')
+            if name in twice else name for folder, names in ids.items() for name in names}
 
 
 def describe(dataset) -> Dict[str, object]:
@@ -68,11 +104,9 @@ def describe(dataset) -> Dict[str, object]:
     Returns:
         dict: ``count`` (images, one that several sets share counted once), ``sha256``, ``name`` if a list gives it.
     """
-    ids, names = set(), []
-    for source in sources(dataset):
-        ids.update(image_ids(source))
-        names.append(_name(getattr(source, 'ann_file', None)))
-    name = ' + '.join(sorted({name for name in names if name}))
+    parts = list(sources(dataset))
+    ids = image_ids([part for part in parts if hasattr(part, 'get_data_info')])
+    name = ' + '.join(sorted({name for name in (_name(getattr(part, 'ann_file', None)) for part in parts) if name}))
     return dict(count=len(ids), sha256=digest(ids), **(dict(name=name) if name else {}))
 
 

