@@ -112,7 +112,7 @@ install_wheel() {
     wheel=$(ls .venv-wheel/dist/mmseg_semi-*.whl)
     STEP="installing the wheel into .venv-wheel"
     say "installing $wheel into .venv-wheel"
-    $pip install "$wheel[onedl]" -c requirements/constraints.txt
+    $pip install --no-compile "$wheel[onedl]" -c requirements/constraints.txt
 }
 
 tag() { .venv-openmmlab/bin/python -c 'import sys; print("cp%d%d" % sys.version_info[:2])'; }

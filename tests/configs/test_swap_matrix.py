@@ -86,6 +86,9 @@ NETWORKS = {
 # The pairs that cannot work, and a part of the reason given.
 REFUSED = {(method, 'beit_base_upernet'): 'fits one image size' for method in ('maskmatch', 'cisc_r')}
 REFUSED_NETWORKS = {'r50_ocr': 'cascades are not supported', 'pidnet_small': 'returns several maps'}
+# Files for programs without mmseg, by tools/export.py. None may say of a working pair that it cannot be done.
+GRAPHS = ('onnx', 'torchscript', 'torch.export')
+GRAPHS_REFUSED = {}
 PAIRS = [(method, network) for network in NETWORKS for method in METHODS if (method, network) not in REFUSED]
 # Each network by one method and each method on a third of the networks; the rest is for the slow run.
 FAST = {(list(METHODS)[i % len(METHODS)], network) for i, network in enumerate(NETWORKS)}
@@ -174,22 +177,26 @@ def train_one_step(model, cfg, side):
 
 
 @functools.cache
-def exporter():
-    """The modules of tools/export.py."""
+def exporter(module):
+    """A module of tools/export.py."""
     sys.path.insert(0, str(CONFIGS.parent / 'tools'))
     try:
-        return importlib.import_module('model_export.source'), importlib.import_module('model_export.plain')
+        return importlib.import_module(f'model_export.{module}')
     finally:
         sys.path.pop(0)
 
 
-def export_plain(cfg, state):
-    """The network that stock mmseg builds from what tools/export.py writes."""
-    source, plain = exporter()
+def take(cfg, state):
+    """The trained network, as tools/export.py reads it."""
     with tempfile.TemporaryDirectory() as folder:
         torch.save(dict(state_dict=state), f'{folder}/trained.pth')
-        taken = source.take(cfg, 'the leaf', f'{folder}/trained.pth', None)
-    plain_cfg, _, files = plain.plain_config(taken)
+        return exporter('source').take(cfg, 'the leaf', f'{folder}/trained.pth', None)
+
+
+def export_plain(cfg, state):
+    """The network that stock mmseg builds from what tools/export.py writes."""
+    taken = take(cfg, state)
+    plain_cfg, _, files = exporter('plain').plain_config(taken)
     for name, text in files.items():  # as mmengine imports them
         exec(compile(text, name, 'exec'), {'__name__': name})
     model = MODELS.build(plain_cfg.model)
@@ -233,6 +240,28 @@ def run_pair(method, network):
     pytest.param(*pair, id='-'.join(pair), marks=() if pair in FAST else pytest.mark.slow) for pair in PAIRS])
 def test_pair(method, network):
     run_pair(method, network)
+
+
+def export_graph(kind, network):
+    """Writes one file of an untrained network, which compares it with PyTorch; returns what is wrong, or nothing."""
+    cfg, _ = small(Config.fromfile(CONFIGS / f'swap/pcr_{network}.py'), network)
+    graph = exporter('graph')
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            graph.EXPORTERS[kind](take(cfg, build(cfg).state_dict()), Path(folder) / 'net.pt2')
+        except ValueError as error:
+            return str(error)
+    return ''
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('kind,network', [  # each network by one kind: all of them take a quarter of an hour
+    (GRAPHS[i % len(GRAPHS)], network) for i, network in enumerate(NETWORKS)])
+def test_graph(kind, network):
+    if network.startswith('lite0'):
+        pytest.importorskip('timm')
+    problem, expected = export_graph(kind, network), GRAPHS_REFUSED.get((kind, network), '')
+    assert expected in problem and bool(problem) == bool(expected), problem
 
 
 @pytest.mark.slow
@@ -319,15 +348,33 @@ def is_refused(method, network):
     return network in REFUSED_NETWORKS or (method, network) in REFUSED
 
 
+def rows_of(page, columns, networks):
+    """The rows of a page's table, as lists of cells."""
+    rows = [line.strip('| \n').split(' | ') for line in (CONFIGS.parent / page).open()]
+    begin = rows.index(['network', *columns]) + 2
+    return rows[begin:begin + len(networks)]
+
+
 def test_the_table_of_the_page():
-    rows = [line.strip('| \n').split(' | ') for line in (CONFIGS.parent / 'docs/backbones.md').open()]
-    expected = [[f'`{network}`', *('refused' if is_refused(method, network) else 'works' for method in METHODS)]
-                for network in (*NETWORKS, *REFUSED_NETWORKS)]
-    assert ['network', *METHODS] in rows and [row for row in rows if row[0] in {e[0] for e in expected}] == expected
+    networks = (*NETWORKS, *REFUSED_NETWORKS)
+    assert rows_of('docs/backbones.md', METHODS, networks) == [
+        [f'`{network}`', *('refused' if is_refused(method, network) else 'works' for method in METHODS)]
+        for network in networks]
+
+
+def test_the_table_of_files():
+    assert rows_of('docs/export.md', GRAPHS, NETWORKS) == [
+        [f'`{network}`', *('refused' if (kind, network) in GRAPHS_REFUSED else 'works' for kind in GRAPHS)]
+        for network in NETWORKS]
+
+
+def print_row(network, cells):
+    print(f"| {network} | {' | '.join(cells)} |", flush=True)
 
 
 def main():
-    print(f"| network | {' | '.join(METHODS)} |\n|---|{'---|' * len(METHODS)}")
+    print_row('network', METHODS)
+    print_row('---', ['---'] * len(METHODS))
     for network in (*NETWORKS, *REFUSED_NETWORKS):
         cells = []
         for method in METHODS:
@@ -335,11 +382,22 @@ def main():
             with contextlib.redirect_stdout(io.StringIO()):  # mmseg's layer-wise rates are printed
                 (refusal if refused else run_pair)(method, network)
             cells.append('refused' if refused else 'works')
-        print(f"| `{network}` | {' | '.join(cells)} |", flush=True)
+        print_row(f'`{network}`', cells)
+
+
+def main_graphs():
+    print_row('network', GRAPHS)
+    print_row('---', ['---'] * len(GRAPHS))
+    for network in NETWORKS:
+        with contextlib.redirect_stdout(io.StringIO()):
+            problems = [export_graph(kind, network) for kind in GRAPHS]
+        print_row(f'`{network}`', ['refused' if problem else 'works' for problem in problems])
+        for problem in filter(None, problems):
+            print(problem, file=sys.stderr)
 
 
 if __name__ == '__main__':
     warnings.simplefilter('ignore')
     init_default_scope('mmseg')
     MMLogger.get_instance('matrix', log_level='ERROR')
-    main()
+    main_graphs() if sys.argv[1:] == ['--graphs'] else main()

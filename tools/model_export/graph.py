@@ -10,7 +10,9 @@ from typing import Callable, Dict, Iterator, List, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from mmcv.cnn.bricks import transformer
 from mmseg.models import EncoderDecoder
+from mmseg.models.utils import embed
 from torch import Tensor, nn
 
 from .output import staged
@@ -22,6 +24,7 @@ OTHER_SIZES = ((97, 75), (64, 192))
 TOLERANCE = 1e-3  # of the largest logit
 AGREEMENT = 0.999  # of the labels
 OPSET = 17
+PADDINGS = (transformer.AdaptivePadding, embed.AdaptivePadding)
 
 Runner = Callable[[Tensor], Tensor]
 
@@ -31,7 +34,7 @@ class PixelsToLogits(nn.Module):
 
     def __init__(self, network: EncoderDecoder) -> None:
         super().__init__()
-        self.network = _with_grid_pools(copy.deepcopy(network))
+        self.network = _traceable(copy.deepcopy(network))
         preprocessor = getattr(network.data_preprocessor, 'plain', network.data_preprocessor)
         one = torch.ones(channels_of(network), 1, 1)
         self.register_buffer('mean', getattr(preprocessor, 'mean', 0 * one))
@@ -64,12 +67,37 @@ class GridPool(nn.Module):
         return ((pixel >= start) & (pixel < end)).to(side.dtype) / (end - start)
 
 
-def _with_grid_pools(module: nn.Module) -> nn.Module:
+class PlainPadding(nn.Module):
+    """``AdaptivePadding`` of patch embeddings without its branch, of which a trace would keep one side."""
+
+    def __init__(self, original: nn.Module) -> None:
+        super().__init__()
+        self.corner, self.stride = original.padding == 'corner', original.stride
+        self.overlap = overlap(original)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pads [N, C, H, W] at the bottom and the right, or at all sides, until the kernel covers it."""
+        high, wide = (-side % stride + more
+                      for side, stride, more in zip(x.shape[-2:], self.stride, self.overlap, strict=True))
+        left, top = (0, 0) if self.corner else (wide // 2, high // 2)
+        return F.pad(x, [left, wide - left, top, high - top])
+
+
+def overlap(padding: nn.Module) -> List[int]:
+    """By how much kernels overlap in both directions."""
+    return [(kernel - 1) * dilation + 1 - stride
+            for kernel, dilation, stride in zip(padding.kernel_size, padding.dilation, padding.stride, strict=True)]
+
+
+def _traceable(module: nn.Module) -> nn.Module:
+    """Replaces, in place, the parts that exporters know at one size only by ones that do the same."""
     for name, child in module.named_children():
         if isinstance(child, nn.AdaptiveAvgPool2d) and isinstance(child.output_size, int) and child.output_size > 1:
             setattr(module, name, GridPool(child.output_size))
+        elif isinstance(child, PADDINGS) and min(overlap(child)) >= 0:
+            setattr(module, name, PlainPadding(child))
         else:
-            _with_grid_pools(child)
+            _traceable(child)
     return module
 
 
@@ -196,7 +224,8 @@ def _parts(source: Source) -> str:
 
 
 def _example(net: PixelsToLogits) -> Tensor:
-    return test_images(channels_of(net.network), 2, SIZE).float()
+    """What is traced: of a size that fits no grid, so that the parts which resize to fit are on the way."""
+    return test_images(channels_of(net.network), 2, _other_size(net)).float()
 
 
 def _dynamic_shapes() -> tuple:
@@ -244,12 +273,15 @@ def _onnx_runner(path: Path) -> Runner:
 
 
 def _check(net: PixelsToLogits, run: Runner) -> Check:
-    """Compares a file with PyTorch on two batch sizes and two image sizes.
+    """Compares a file with PyTorch on two batch sizes and two image sizes, and the one of a ViT's own grid.
 
     Raises:
         ExportError: If the file fails, or differs by more than rounding.
     """
-    sizes = (SIZE, _other_size(net))
+    sizes = [SIZE, _other_size(net)]
+    own = getattr(net.network.backbone, 'img_size', None)  # there it adds its position embeddings as they are
+    if own is not None:
+        sizes.append(own if isinstance(own, tuple) else (own, own))
     difference, largest, agreement = 0.0, 0.0, 1.0
     for size in sizes:
         for batch in BATCHES:
