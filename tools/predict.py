@@ -4,12 +4,12 @@
     python tools/predict.py CONFIG CHECKPOINT photos 'more/**/*.png' drive.mp4 --out predictions --confidence
 
     OUT/masks/NAME.png         class indices, shown in the classes' colors
-    OUT/overlays/NAME.jpg      the image under these colors; a video becomes NAME.mp4, its masks NAME.mp4/000000.png
+    OUT/overlays/NAME.jpg      the image under these colors; of a video NAME.mp4, its masks NAME/000000.png
     OUT/confidence/NAME.png    with --confidence: probability of the class, 0 to 255
     OUT/areas.csv              pixels and share of each class in each image
 
-NAME is the image's path below the folder that all inputs share. The same command continues where it was stopped and
-makes again what the checkpoint, the config or the image has changed.
+NAME is the path below the folder that all inputs share, for images without suffix, for videos with it. The same
+command continues where it was stopped and makes again what the checkpoint, the config or the image has changed.
 """
 import argparse
 import signal

@@ -181,19 +181,28 @@ def test_a_video_gives_a_mask_per_frame_and_an_overlay_video(predict):
     assert status == 0 and '6 masks made' in printed
     frames = [f'drive.mp4/{i:06d}' for i in range(5)]
     assert files('out/masks') == [*(f'{name}.png' for name in frames), 'in/2.png']
-    video = cv2.VideoCapture('out/overlays/drive.mp4')
+    video = cv2.VideoCapture('out/overlays/drive.mp4.mp4')
     assert [video.get(key) for key in (cv2.CAP_PROP_FRAME_COUNT, cv2.CAP_PROP_FPS, cv2.CAP_PROP_FRAME_WIDTH)] == [
         5, 7, 48]
     names = [line.split(',')[0] for line in Path('out/areas.csv').read_text().splitlines()[1::4]]
     assert names == [*frames, 'in/2.png']
     Path('out/masks/drive.mp4/000003.png').rename('out/masks/drive.mp4/.000003.png.1.part.png')  # as a kill leaves it
-    Path('out/overlays/drive.mp4').unlink()
+    Path('out/overlays/drive.mp4.mp4').unlink()
     again = predict(images=['drive.mp4', 'in/2.png'])[1]
-    assert '1 masks made, 5 were up to date' in again and Path('out/overlays/drive.mp4').is_file()
+    assert '1 masks made, 5 were up to date' in again and Path('out/overlays/drive.mp4.mp4').is_file()
     assert '0 masks made, 6 were up to date' in predict(images=['drive.mp4', 'in/2.png'])[1]
     write_video('drive.mp4', count=3)
     assert '3 masks made, 1 were up to date' in predict(images=['drive.mp4', 'in/2.png'])[1]
     assert [name for name in files('out/masks/drive.mp4') if name[0] != '.'] == [f'00000{i}.png' for i in range(3)]
+
+
+def test_videos_of_similar_names_have_overlays_of_their_own(predict):
+    for name, count in (('clip.avi', 2), ('clip.avi.mp4', 3)):
+        write_video(name, count)
+    assert predict(images=['clip.avi', 'clip.avi.mp4'])[0] == 0
+    assert files('out/overlays') == ['clip.avi.mp4', 'clip.avi.mp4.mp4']
+    assert [cv2.VideoCapture(f'out/overlays/{name}').get(cv2.CAP_PROP_FRAME_COUNT)
+            for name in files('out/overlays')] == [2, 3]
 
 
 def test_a_folder_that_cannot_be_written_is_told_in_one_line(predict):

@@ -106,8 +106,8 @@ class Job:
         paint_video(source.path, overlay, paint)
 
     def _overlay_video(self, source: Source) -> Path:
-        name = source.key if source.key.lower().endswith('.mp4') else f'{source.key}.mp4'
-        return self.output.overlays / name
+        # Behind any name, also that of an .mp4: else clip.avi and clip.avi.mp4 would share one.
+        return self.output.overlays / f'{source.key}.mp4'
 
     def _add(self, item: Waiting) -> None:
         """Keeps a picture until its batch is full; few sizes wait at a time, so memory stays bounded."""
