@@ -91,6 +91,8 @@ def prepare(args: argparse.Namespace) -> tuple[Job, List[Source]]:
         raise ValueError(f'--out {args.out} is a file; expected a folder')
     sources = find_sources(args.images, [args.out / name for name in FOLDERS], kinds_of(cfg))
     predictor = Predictor(cfg, args.checkpoint, find_device(args.device), args.network)
+    if predictor.note:
+        print(predictor.note)
     output = Output(args.out, predictor.classes, predictor.palette, predictor.fingerprint, args.opacity,
                     args.confidence)
     print(f'{len(sources)} files, predicted by the {predictor.network} of {args.checkpoint} on '

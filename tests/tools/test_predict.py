@@ -261,6 +261,54 @@ def test_wrong_files_are_told_in_one_line(predict):
     assert 'error: no config config.py' in predict()[2]
 
 
+@pytest.mark.parametrize('meta, palette, note', [
+    (dict(dataset_meta=dict(classes=CLASSES, palette=[[9, 9, 9]] * 4)), [[9, 9, 9]] * 4, ''),
+    (dict(dataset_meta=dict(classes=CLASSES)), PALETTE, 'net.pth has no colors of the classes: those of config.py'),
+    (dict(dataset_meta=dict(palette=[[9, 9, 9]] * 4)), [[9, 9, 9]] * 4,
+     'net.pth has no class names: those of config.py'),
+    (dict(dataset_meta=None), PALETTE, 'net.pth has no class names and no colors of the classes: those of config.py'),
+    (None, PALETTE, 'net.pth has no class names and no colors of the classes: those of config.py'),
+])
+def test_names_and_colors_that_a_checkpoint_lacks_are_those_of_the_config(predict, meta, palette, note):
+    state = torch.load('net.pth', weights_only=True)['state_dict']
+    torch.save(dict(state_dict=state, meta=meta), 'net.pth')
+    status, printed, errors = predict(images=['in/2.png'])
+    assert status == 0, errors
+    assert note in printed and ('net.pth has no' in printed) == bool(note)
+    assert Image.open('out/masks/2.png').getpalette()[:12] == sum(palette, [])
+    assert [line.split(',')[1] for line in Path('out/areas.csv').read_text().splitlines()[1:]] == list(CLASSES)
+
+
+@pytest.mark.parametrize('dataset', ['none', 'no colors', 'other classes'])
+def test_colors_that_nobody_names_are_made_up_as_mmseg_does(predict, dataset):
+    state = torch.load('net.pth', weights_only=True)['state_dict']
+    torch.save(dict(state_dict=state, meta=dict(dataset_meta=dict(classes=CLASSES))), 'net.pth')
+    cfg = Config.fromfile('config.py')
+    if dataset == 'none':
+        cfg.test_pipeline = cfg.test_dataloader.dataset.pipeline
+        cfg.pop('test_dataloader')
+    else:
+        cfg.test_dataloader.dataset.metainfo = dict(classes=CLASSES) if dataset == 'no colors' else dict(
+            classes=CLASSES[:2], palette=PALETTE[:2])
+    cfg.dump('config.py')
+    status, printed, errors = predict(images=['in/2.png'])
+    assert status == 0, errors
+    if dataset != 'no colors':  # else mmseg's dataset makes them up itself
+        assert 'net.pth has no colors of the classes and config.py none for 4 classes: they are made up' in printed
+    made_up = np.random.RandomState(42).randint(0, 255, size=(4, 3))
+    assert Image.open('out/masks/2.png').getpalette()[:12] == made_up.ravel().tolist()
+
+
+def test_class_names_that_nobody_gives_are_asked_for(predict):
+    cfg = Config.fromfile('config.py')
+    cfg.test_dataloader.dataset.metainfo = None
+    cfg.dump('config.py')
+    status, _, errors = predict()
+    assert status == 2 and errors.splitlines()[-1] == (
+        'error: neither net.pth (meta.dataset_meta.classes) nor config.py (test_dataloader.dataset.metainfo.classes) '
+        'names the classes; add them to the config')
+
+
 def test_a_plain_segmentor_has_no_student(predict, tiny_cfg):
     cfg = Config.fromfile('config.py')
     keep = ('backbone', 'decode_head', 'test_cfg')
