@@ -14,8 +14,9 @@ command continues where it was stopped and makes again what the checkpoint, the 
 import argparse
 import signal
 import sys
+from collections import defaultdict
 from pathlib import Path
-from typing import List, Optional, Sequence
+from typing import Dict, List, Optional, Sequence
 
 import torch
 from mmengine.config import Config, DictAction
@@ -26,6 +27,8 @@ from prediction.network import Predictor, kinds_of
 from prediction.outputs import FOLDERS, Output
 
 import mmseg_semi  # noqa: F401 (registers the parts that configs name)
+
+NAMED = 5  # files that failed for the same reason, before the others are only counted
 
 
 def parse_args(args: Optional[Sequence[str]] = None) -> argparse.Namespace:
@@ -100,6 +103,16 @@ def prepare(args: argparse.Namespace) -> tuple[Job, List[Source]]:
     return Job(predictor, output, args.batch_size, args.overwrite), sources
 
 
+def report(failures: Dict[str, str]) -> None:
+    """Prints what failed, one line per reason: with a wrong config, thousands of files fail for the same."""
+    files = defaultdict(list)
+    for path, reason in failures.items():
+        files[reason].append(path)
+    for reason, paths in files.items():
+        more = f' and {len(paths) - NAMED} more' if len(paths) > NAMED else ''
+        print(f'error: {", ".join(paths[:NAMED])}{more}: {reason}', file=sys.stderr)
+
+
 def main() -> int:
     """Predicts; returns the exit status: 0 done, 1 some files failed, 2 a mistake of the caller, 130 interrupted."""
     args = parse_args()
@@ -121,8 +134,7 @@ def main() -> int:
     except OSError as error:  # such as a full disk
         print(f'\nerror: {error}; the same command continues', file=sys.stderr)
         return 1
-    for path, reason in job.failures:
-        print(f'error: {path}: {reason}', file=sys.stderr)
+    report(job.failures)
     print(f'{job.counts["made"]} masks made, {job.counts["kept"]} were up to date, {len(job.failures)} files failed; '
           f'areas of the classes: {job.output.areas}')
     return 1 if job.failures else 0

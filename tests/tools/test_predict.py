@@ -175,6 +175,61 @@ def test_an_unreadable_image_is_named_and_the_others_go_on(predict):
     assert 'Traceback' not in errors and 'broken' not in Path('out/areas.csv').read_text()
 
 
+def network_fails(tool, monkeypatch, is_wrong, error):
+    """Makes the network raise on every batch with a picture that ``is_wrong``; returns the sizes of the batches."""
+    predict, sizes = tool.Predictor.predict, []
+
+    def failing(self, pictures):
+        sizes.append(len(pictures))
+        if any(is_wrong(picture.image) for picture in pictures):
+            raise error
+        return predict(self, pictures)
+
+    monkeypatch.setattr(tool.Predictor, 'predict', failing)
+    return sizes
+
+
+def test_only_the_image_fails_on_which_the_network_does(predict, tool, monkeypatch):
+    wrong = cv2.imread('in/b/0.png')
+    sizes = network_fails(tool, monkeypatch, lambda image: np.array_equal(image, wrong), ValueError('too\n small'))
+    status, printed, errors = predict()
+    assert status == 1 and '4 masks made' in printed and '1 files failed' in printed
+    assert sizes == [4, 1, 1, 1, 1, 1] and 'Traceback' not in errors
+    first, last = [line for line in errors.splitlines() if line.startswith('error: ')]
+    assert last.endswith('in/b/0.png: the network fails: ValueError: too small')
+    assert first == f'{last}; the others go on'
+    assert files('out/masks') == ['2.png', '3.png', 'a/0.png', 'b/1.png']
+    assert 'b/0.png' not in Path('out/areas.csv').read_text() and 'b/1.jpg' in Path('out/areas.csv').read_text()
+
+
+def test_a_network_that_always_fails_is_told_at_once_and_in_one_line(predict):
+    for i in range(4):
+        Image.open('in/2.png').save(f'in/z{i}.png')
+    status, printed, errors = predict('--cfg-options', 'model.decode_head.in_index=7')
+    assert status == 1 and '0 masks made' in printed and '9 files failed' in printed and 'Traceback' not in errors
+    first, last = [line for line in errors.splitlines() if line.startswith('error: ')]
+    assert first.endswith('; the others go on')
+    assert last.count('.png') == 5 and ' and 4 more: the network fails: IndexError: ' in last
+    assert Path('out/areas.csv').read_text().splitlines() == ['image,class,pixels,share']
+
+
+def test_a_video_fails_with_its_first_wrong_frame(predict, tool, monkeypatch):
+    write_video('drive.mp4')  # frames of gray 0, 40, ...
+    network_fails(tool, monkeypatch, lambda image: image.shape[:2] == (32, 48) and image.mean() > 100, ValueError('no'))
+    status, printed, errors = predict('--batch-size', '2', images=['drive.mp4', 'in/2.png'])
+    assert status == 1 and '4 masks made' in printed and '1 files failed' in printed
+    assert errors.splitlines()[-1].endswith('drive.mp4: frame 3: the network fails: ValueError: no')
+    assert files('out/overlays') == ['in/2.jpg']
+    assert files('out/masks') == [*(f'drive.mp4/00000{i}.png' for i in range(3)), 'in/2.png']
+
+
+def test_too_little_gpu_memory_ends_the_run(predict, tool, monkeypatch):
+    sizes = network_fails(tool, monkeypatch, lambda image: True, torch.cuda.OutOfMemoryError())
+    status, _, errors = predict('--batch-size', '2')
+    assert status == 1 and sizes == [2]
+    assert errors.splitlines()[-1].startswith('error: the GPU memory is too small for --batch-size 2')
+
+
 def test_a_video_gives_a_mask_per_frame_and_an_overlay_video(predict):
     write_video('drive.mp4')
     status, printed, _ = predict('--batch-size', '2', images=['drive.mp4', 'in/2.png'])
