@@ -92,8 +92,10 @@ def prepare(args: argparse.Namespace) -> tuple[Job, List[Source]]:
     cfg = read_config(args.config, args.cfg_options)
     if args.out.exists() and not args.out.is_dir():
         raise ValueError(f'--out {args.out} is a file; expected a folder')
-    sources = find_sources(args.images, [args.out / name for name in FOLDERS], kinds_of(cfg))
+    sources, skipped_videos = find_sources(args.images, [args.out / name for name in FOLDERS], kinds_of(cfg))
     predictor = Predictor(cfg, args.checkpoint, find_device(args.device), args.network)
+    if skipped_videos:
+        print(f'{skipped_videos} videos in the folders are skipped; name them or use a glob to include them')
     if predictor.note:
         print(predictor.note)
     output = Output(args.out, predictor.classes, predictor.palette, predictor.fingerprint, args.opacity,

@@ -155,7 +155,7 @@ def test_equal_names_never_meet(predict, tool):
     assert files('out/masks') == ['2.bmp.png', '2.png.png', 'a/0.png', 'b/0.png']
     for name in ('2.png.bmp', '2.tif'):
         Image.open('in/2.png').save(f'in/{name}')
-    keys = [source.key for source in tool.find_sources(['in'])]
+    keys = [source.key for source in tool.find_sources(['in']).sources]
     assert len(set(keys)) == len(keys) == 8
 
 
@@ -249,6 +249,17 @@ def test_a_video_gives_a_mask_per_frame_and_an_overlay_video(predict):
     write_video('drive.mp4', count=3)
     assert '3 masks made, 1 were up to date' in predict(images=['drive.mp4', 'in/2.png'])[1]
     assert [name for name in files('out/masks/drive.mp4') if name[0] != '.'] == [f'00000{i}.png' for i in range(3)]
+
+
+def test_videos_in_folders_are_told(predict):
+    assert 'skipped' not in predict('--overwrite')[1]
+    for name in ('in/a.mp4', 'in/a/b.avi', 'in/.hidden.avi'):
+        write_video(name, count=1)
+    status, printed, _ = predict()
+    assert status == 0
+    assert '2 videos in the folders are skipped; name them or use a glob to include them' in printed
+    status, printed, _ = predict(images=['in', 'in/*.mp4'])
+    assert '1 videos in the folders are skipped' in printed and '1 masks made' in printed
 
 
 def test_videos_of_similar_names_have_overlays_of_their_own(predict):
@@ -483,5 +494,7 @@ def test_images_of_many_bands(predict, five_bands):
 
 def test_videos_have_no_bands(predict, five_bands):
     write_video('a.mp4')
+    write_video('bands/a.mp4')
+    assert 'skipped' not in predict(images=['bands'])[1]
     status, _, error = predict(images=['a.mp4'])
     assert status == 2 and 'a.mp4 is neither an image' in error and '.npy' in error and 'LoadBands' in error
