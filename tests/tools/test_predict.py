@@ -109,6 +109,18 @@ def test_a_folder_gives_masks_overlays_confidence_and_areas(predict):
     assert confidence.dtype == np.uint8 and confidence.shape == (29, 41) and confidence.min() >= 255 // 4
 
 
+def test_a_photograph_that_lies_on_its_side_is_turned_as_its_exif_says(predict):
+    pixels = cv2.imread('in/b/1.jpg')[..., ::-1]
+    exif = Image.Exif()
+    exif[0x0112] = 6  # orientation: turn by 90 degrees clockwise
+    Image.fromarray(pixels).save('lying.jpg', exif=exif, quality=100)
+    assert Image.open('lying.jpg').size == (41, 29)
+    assert predict(images=['lying.jpg'])[0] == 0
+    assert Image.open('out/masks/lying.png').size == Image.open('out/overlays/lying.jpg').size == (29, 41)
+    predict('--opacity', '0', images=['lying.jpg'], out='upright')
+    assert abs(np.array(Image.open('upright/overlays/lying.jpg')) - np.rot90(pixels, -1).astype(float)).mean() < 8
+
+
 def test_batches_of_one_size_equal_single_images(predict):
     predict('--batch-size', '1', out='one')
     predict('--batch-size', '3', out='three')
