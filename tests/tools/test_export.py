@@ -181,9 +181,17 @@ def test_sync_bn_and_weights_to_load_do_not_travel(export, tiny_cfg):
 
 
 def test_plain_refuses_what_mmseg_lacks(export, trained, tiny_cfg):
-    tiny_cfg.test_cfg = dict(mode='slide', crop_size=(33, 33), stride=(22, 22), slide_average='prob')
-    with pytest.raises(ValueError, match="'prob', which mmseg cannot do.*test_cfg.slide_average=logits"):
-        export.plain.plain_config(export.source.load(*trained(tiny_cfg), None))
+    # Every config that has this base, such as configs/maskmatch/maskmatch_r101_cityscapes_u2pl_186.py.
+    base = Config.fromfile(ROOT / 'configs/_base_/models/unimatch_deeplabv3plus_r101v1c-d16_cityscapes.py')
+    tiny_cfg.test_cfg = base.model.test_cfg
+    paths = trained(tiny_cfg)
+    as_mmseg = 'model.test_cfg.slide_average=logits model.test_cfg.slide_windows=shifted'
+    with pytest.raises(ValueError, match="slide_average='prob', slide_windows='cut', which mmseg cannot do.*"
+                                         f'--cfg-options {as_mmseg}, which scores differently.*onnx'):
+        export.plain.plain_config(export.source.load(*paths, None))
+    options = dict(option.split('=') for option in as_mmseg.split())
+    cfg, _, _ = export.plain.plain_config(export.source.load(*paths, None, options))
+    assert cfg.model.test_cfg.to_dict() == dict(mode='slide', crop_size=(801, 801), stride=(534, 534))
 
 
 def test_plain_refuses_parts_that_need_more_of_us(export, trained):
