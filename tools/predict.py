@@ -4,18 +4,19 @@
     python tools/predict.py CONFIG CHECKPOINT photos 'more/**/*.png' drive.mp4 --out predictions --confidence
 
     OUT/masks/NAME.png         class indices, shown in the classes' colors
-    OUT/overlays/NAME.jpg      the image under these colors; a video becomes NAME.mp4, its masks NAME.mp4/000000.png
+    OUT/overlays/NAME.jpg      the image under these colors; of a video NAME.mp4, its masks NAME/000000.png
     OUT/confidence/NAME.png    with --confidence: probability of the class, 0 to 255
     OUT/areas.csv              pixels and share of each class in each image
 
-NAME is the image's path below the folder that all inputs share. The same command continues where it was stopped and
-makes again what the checkpoint, the config or the image has changed.
+NAME is the path below the folder that all inputs share, for images without suffix, for videos with it. The same
+command continues where it was stopped and makes again what the checkpoint, the config or the image has changed.
 """
 import argparse
 import signal
 import sys
+from collections import defaultdict
 from pathlib import Path
-from typing import List, Optional, Sequence
+from typing import Dict, List, Optional, Sequence
 
 import torch
 from mmengine.config import Config, DictAction
@@ -26,6 +27,8 @@ from prediction.network import Predictor, kinds_of
 from prediction.outputs import FOLDERS, Output
 
 import mmseg_semi  # noqa: F401 (registers the parts that configs name)
+
+NAMED = 5  # files that failed for the same reason, before the others are only counted
 
 
 def parse_args(args: Optional[Sequence[str]] = None) -> argparse.Namespace:
@@ -89,13 +92,27 @@ def prepare(args: argparse.Namespace) -> tuple[Job, List[Source]]:
     cfg = read_config(args.config, args.cfg_options)
     if args.out.exists() and not args.out.is_dir():
         raise ValueError(f'--out {args.out} is a file; expected a folder')
-    sources = find_sources(args.images, [args.out / name for name in FOLDERS], kinds_of(cfg))
+    sources, skipped_videos = find_sources(args.images, [args.out / name for name in FOLDERS], kinds_of(cfg))
     predictor = Predictor(cfg, args.checkpoint, find_device(args.device), args.network)
+    if skipped_videos:
+        print(f'{skipped_videos} videos in the folders are skipped; name them or use a glob to include them')
+    if predictor.note:
+        print(predictor.note)
     output = Output(args.out, predictor.classes, predictor.palette, predictor.fingerprint, args.opacity,
                     args.confidence)
     print(f'{len(sources)} files, predicted by the {predictor.network} of {args.checkpoint} on '
           f'{next(predictor.model.parameters()).device}', flush=True)
     return Job(predictor, output, args.batch_size, args.overwrite), sources
+
+
+def report(failures: Dict[str, str]) -> None:
+    """Prints what failed, one line per reason: with a wrong config, thousands of files fail for the same."""
+    files = defaultdict(list)
+    for path, reason in failures.items():
+        files[reason].append(path)
+    for reason, paths in files.items():
+        more = f' and {len(paths) - NAMED} more' if len(paths) > NAMED else ''
+        print(f'error: {", ".join(paths[:NAMED])}{more}: {reason}', file=sys.stderr)
 
 
 def main() -> int:
@@ -119,8 +136,7 @@ def main() -> int:
     except OSError as error:  # such as a full disk
         print(f'\nerror: {error}; the same command continues', file=sys.stderr)
         return 1
-    for path, reason in job.failures:
-        print(f'error: {path}: {reason}', file=sys.stderr)
+    report(job.failures)
     print(f'{job.counts["made"]} masks made, {job.counts["kept"]} were up to date, {len(job.failures)} files failed; '
           f'areas of the classes: {job.output.areas}')
     return 1 if job.failures else 0

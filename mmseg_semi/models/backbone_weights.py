@@ -24,8 +24,10 @@ def read_weights(path: Path) -> Dict[str, Tensor]:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file holds no tensors under names, or more than tensors and plain values.
+        ValueError: If it is a folder, or the file holds no tensors under names, or more than tensors and plain values.
     """
+    if path.is_dir():
+        raise ValueError(f'{path} is a folder; expected the file of published weights')
     if not path.is_file():
         raise FileNotFoundError(f'{path} does not exist; expected the file of published weights, see --help for where '
                                 'it is')

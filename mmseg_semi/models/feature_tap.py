@@ -48,14 +48,19 @@ class FeatureTap:
         channels (int): Channels of the feature, read from the convolution that the module starts with.
 
     Raises:
-        ValueError: If the head has no such module, it does not start with a convolution, or :func:`check_head` refuses
-            the head.
+        ValueError: If the head has no convolution, or no such module, or that does not start with a convolution, or
+            :func:`check_head` refuses the head.
     """
 
     def __init__(self, head: nn.Module, path: Optional[str] = None) -> None:
         check_head(type(head))
-        path = path or classifier_path(head)
         modules = dict(head.named_modules())
+        if not any(isinstance(module, nn.Conv2d) for module in modules.values()):
+            raise ValueError('the method reads the feature in front of the classifier, a convolution, but '
+                             f'decode_head.type={type(head).__name__} has no convolution: the method cannot train such '
+                             'a head; take another head, or a method that reads logits only, such as FixMatch-EMA or '
+                             'MaskMatch (docs/backbones.md)')
+        path = path or classifier_path(head)
         if path not in modules:
             raise ValueError(f'tap: {type(head).__name__} has no module {path!r}; '
                              f'its direct children are {[name for name, _ in head.named_children()]}')

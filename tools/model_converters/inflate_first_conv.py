@@ -46,8 +46,12 @@ def convert(source: Path, out: Path, channels: int, key: Optional[str]) -> str:
 
     Raises:
         FileNotFoundError: If ``source`` does not exist.
-        ValueError: If it is no checkpoint of weights or has no such convolution.
+        ValueError: If one of the paths is a folder, or the source no checkpoint of weights or without such a
+            convolution.
     """
+    for path in (source, out):
+        if path.is_dir():
+            raise ValueError(f'{path} is a folder; expected a file')
     if not source.is_file():
         raise FileNotFoundError(f'checkpoint not found: {source}')
     if channels < 1:

@@ -30,13 +30,15 @@ def output(args: argparse.Namespace, init_cfg: dict) -> Path:
     """Where to write; never over the file that is read.
 
     Raises:
-        ValueError: If neither the command line nor the config names a file, or it is the input.
+        ValueError: If neither the command line nor the config names a file, or it is a folder or the input.
     """
     named = init_cfg.get('checkpoint', '')
     if args.out is None and (not named or '://' in named):
         raise ValueError(f'{args.config} loads {named or "no weights"}, which is no file: name the file to write as '
                          'third argument, such as checkpoints/backbone.pth')
     out = args.out or Path(named)
+    if out.is_dir():
+        raise ValueError(f'{out} is a folder; name the file to write')
     if out.resolve() == args.weights.resolve():
         raise ValueError(f'{out} is the published file itself: name another file to write')
     return out
@@ -81,7 +83,7 @@ def main(description: str, convert: Convert) -> None:
     warnings.simplefilter('ignore')
     try:
         convert_file(args, convert)
-    except (ValueError, TypeError, FileNotFoundError, ImportError) as error:
+    except (ValueError, TypeError, OSError, ImportError) as error:
         print(f'error: {error}', file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:

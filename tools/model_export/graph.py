@@ -16,7 +16,7 @@ from mmseg.models.utils import embed
 from torch import Tensor, nn
 
 from .output import staged
-from .source import ExportError, Source, channels_of, class_names, test_images, whole_logits
+from .source import ExportError, Source, channels_of, class_names, first_line, test_images, whole_logits
 
 BATCHES, SIZE = (1, 3), (96, 128)
 # The second image size: an odd one, or for networks that cannot take it, one that many strides divide.
@@ -145,7 +145,7 @@ def export_onnx(source: Source, out: Path) -> List[str]:
                 _write_onnx(net, path, dynamo)
                 found = _check(net, _onnx_runner(path))
             except Exception as error:  # the exporters and onnxruntime raise kinds of their own
-                failures.append(f"torch's {'newer' if dynamo else 'older'} exporter: {_first_line(error)}")
+                failures.append(f"torch's {'newer' if dynamo else 'older'} exporter: {first_line(error)}")
                 continue
             model = onnx.load(path)
             onnx.helper.set_model_props(model, _properties(source))
@@ -163,9 +163,9 @@ def export_torchscript(source: Source, out: Path) -> List[str]:
             traced = torch.jit.trace(net, _example(net), check_trace=False)
             torch.jit.save(traced, path, _extra_files={'properties.json': json.dumps(_properties(source))})
             found = _check(net, torch.jit.load(path, map_location='cpu'))
-        except RuntimeError as error:
+        except Exception as error:  # tracing runs the network, which raises whatever its parts do
             raise ExportError(f'no TorchScript file of {_parts(source)} does what PyTorch does: '
-                              f'{_first_line(error)}') from error
+                              f'{first_line(error)}') from error
     return _notes(source, found, 'torch.jit.load')
 
 
@@ -186,7 +186,7 @@ def export_torch_export(source: Source, out: Path) -> List[str]:
             found = _check(net, loaded)
         except Exception as error:  # torch.export raises kinds of its own
             raise ExportError(f'no archive of torch.export of {_parts(source)} does what PyTorch does: '
-                              f'{_first_line(error)}') from error
+                              f'{first_line(error)}') from error
     return _notes(source, found, 'torch.export.load')
 
 
@@ -205,9 +205,9 @@ def _prepare(source: Source) -> PixelsToLogits:
     try:
         with torch.no_grad():
             ours, theirs = net(pixels), whole_logits(source.network, images)
-    except RuntimeError as error:
+    except Exception as error:  # a network raises whatever its parts do
         raise ExportError(f'{_parts(source)} cannot take images of {SIZE[0]}x{SIZE[1]}, so there is no graph of it for '
-                          f'images of any size: {str(error).splitlines()[0]}') from error
+                          f'images of any size: {first_line(error)}') from error
     if ours.shape != theirs.shape or not torch.allclose(ours, theirs, atol=1e-4, rtol=1e-4):
         raise ExportError(f'{_parts(source)} does more in a prediction than its forward pass and a resize, or '
                           'data_preprocessor.test_cfg pads images: such a network has no graph of its own')
@@ -304,7 +304,7 @@ def _check(net: PixelsToLogits, run: Runner) -> Check:
 def _other_size(net: PixelsToLogits) -> tuple:
     """A second image size that the network itself can take."""
     for size in OTHER_SIZES:
-        with contextlib.suppress(RuntimeError, AssertionError, ValueError), torch.no_grad():
+        with contextlib.suppress(Exception), torch.no_grad():
             net(test_images(channels_of(net.network), 1, size).float())
             return size
     raise ExportError(f'the network takes images of one size only (it fails on {OTHER_SIZES} itself), but a file for '
@@ -333,8 +333,3 @@ def _notes(source: Source, found: Check, runner: str) -> List[str]:
         notes.append(f'the config tests with sliding windows of {test["crop_size"]}, stride {test["stride"]}; the file '
                      'predicts whole images or, called for each, windows')
     return notes
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__)[:200]

@@ -144,10 +144,14 @@ def _test_cfg(cfg: dict) -> dict:
     Raises:
         ExportError: If a setting of ours changes the prediction.
     """
-    for key, value in cfg.items():
-        if cfg.get('mode') == 'slide' and key not in TEST_CFG and value != SLIDE_AS_MMSEG.get(key):
-            raise ExportError(f'model.test_cfg.{key} is {value!r}, which mmseg cannot do: a plain export takes '
-                              f'--cfg-options model.test_cfg.{key}={SLIDE_AS_MMSEG.get(key)}, which scores differently')
+    wrong = [key for key, value in cfg.items()
+             if cfg.get('mode') == 'slide' and key not in TEST_CFG and value != SLIDE_AS_MMSEG.get(key)]
+    if wrong:
+        found = ', '.join(f'{key}={cfg[key]!r}' for key in wrong)
+        options = ' '.join(f'model.test_cfg.{key}={SLIDE_AS_MMSEG.get(key)}' for key in wrong)
+        raise ExportError(f'model.test_cfg has {found}, which mmseg cannot do: a plain export takes --cfg-options '
+                          f'{options}, which scores differently. The kinds onnx and torchscript leave windows to the '
+                          'program that calls them')
     return {key: value for key, value in cfg.items() if key in TEST_CFG}
 
 

@@ -52,6 +52,12 @@ def rounding(found: Tensor, expected: Tensor) -> Optional[float]:
     return difference.item() if difference <= ROUNDING * expected.abs().max() else None
 
 
+def first_line(error: Exception) -> str:
+    """What an exception says, with the kind of somebody else's, without which a mere ``'3'`` means nothing."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return ': '.join(([] if isinstance(error, ExportError) else [type(error).__name__]) + lines[:1])[:200]
+
+
 def own_images(network: EncoderDecoder, batch: int = 2) -> Tensor:
     """:func:`test_images` that a network takes: of the size that its preprocessor pads to, if there is one."""
     size = (getattr(network.data_preprocessor, 'test_cfg', None) or {}).get('size')
@@ -215,8 +221,8 @@ def _compare(model: EncoderDecoder, single: EncoderDecoder, name: str) -> None:
     images = own_images(single)
     try:
         same = rounding(whole_logits(single, images), whole_logits(model, images)) is not None
-    except RuntimeError as error:
-        raise ExportError(f'the {name} cannot predict: {str(error).splitlines()[0]}') from error
+    except Exception as error:  # a network raises whatever its parts do
+        raise ExportError(f'the {name} cannot predict: {first_line(error)}') from error
     if not same:
         raise ExportError(f'{type(model).__name__} does not predict with its {name} alone, so no plain network can do '
                           "the same (PCR: predict_with='prototype' needs the prototypes; export 'linear' by "

@@ -32,6 +32,17 @@ class Source(NamedTuple):
         return self.path.suffix.lower() in VIDEO_SUFFIXES
 
 
+class Found(NamedTuple):
+    """What the command line names.
+
+    Attributes:
+        sources (list[Source]): In the order of the command line, a folder's files sorted; each file once.
+        skipped_videos (int): Videos in its folders, of which only images are taken, that nothing else names.
+    """
+    sources: List[Source]
+    skipped_videos: int
+
+
 class Kinds(NamedTuple):
     """Suffixes, in lower case and with their dots, of the files that can be predicted."""
     images: Sequence[str] = IMG_SUFFIXES
@@ -45,7 +56,7 @@ class Kinds(NamedTuple):
 PHOTOGRAPHS = Kinds()
 
 
-def find_sources(patterns: Sequence[str], leave_out: Sequence[Path] = (), kinds: Kinds = PHOTOGRAPHS) -> List[Source]:
+def find_sources(patterns: Sequence[str], leave_out: Sequence[Path] = (), kinds: Kinds = PHOTOGRAPHS) -> Found:
     """Lists what the command line names.
 
     Args:
@@ -53,23 +64,22 @@ def find_sources(patterns: Sequence[str], leave_out: Sequence[Path] = (), kinds:
         leave_out (Sequence[Path]): Folders in which nothing is looked for, such as earlier results.
         kinds (Kinds): What counts as an image or a video.
 
-    Returns:
-        list[Source]: In the order of the command line, a folder's files sorted; each file once.
-
     Raises:
         FileNotFoundError: If a pattern matches nothing.
         ValueError: If a file is neither an image nor a video, or a folder holds no image.
     """
-    files, roots = {}, []
+    files, roots, videos = {}, [], set()
     skipped = [os.path.abspath(folder) for folder in leave_out]
     for pattern in patterns:
         for path in _expand(pattern, skipped, kinds):
             folder = os.path.isdir(path)
             found = _scan(path, skipped, kinds) if folder else [path]
+            if folder:
+                videos.update(map(os.path.abspath, _walk(path, skipped, kinds.videos)))
             roots.append(os.path.abspath(path if folder else os.path.dirname(path) or '.'))
             files.update((os.path.abspath(name), None) for name in found)
     root = Path(os.path.commonpath(roots))
-    return _named([Path(name) for name in files], root)
+    return Found(_named([Path(name) for name in files], root), len(videos.difference(files)))
 
 
 def _expand(pattern: str, skipped: Sequence[str], kinds: Kinds) -> List[str]:
@@ -91,19 +101,19 @@ def _expand(pattern: str, skipped: Sequence[str], kinds: Kinds) -> List[str]:
 
 
 def _scan(folder: str, skipped: Sequence[str], kinds: Kinds) -> List[str]:
-    found = sorted(_walk(folder, skipped, kinds))
+    found = sorted(_walk(folder, skipped, kinds.images))
     if not found:
         raise ValueError(f'{folder} holds no image ({" ".join(kinds.images)})' + (
             f"; videos of a folder are named by a glob: '{os.path.join(folder, '*.mp4')}'" if kinds.videos else ''))
     return found
 
 
-def _walk(folder: str, skipped: Sequence[str], kinds: Kinds) -> Iterator[str]:
+def _walk(folder: str, skipped: Sequence[str], suffixes: Sequence[str]) -> Iterator[str]:
     for here, folders, files in os.walk(folder, followlinks=True):
         folders[:] = [f for f in folders
                       if not f.startswith('.') and os.path.abspath(os.path.join(here, f)) not in skipped]
         yield from (os.path.join(here, f) for f in files
-                    if f.lower().endswith(tuple(kinds.images)) and not f.startswith('.'))
+                    if f.lower().endswith(tuple(suffixes)) and not f.startswith('.'))
 
 
 def _named(paths: List[Path], root: Path) -> List[Source]:

@@ -1,13 +1,16 @@
 """Predicts all sources: batches, progress, what is done already, what fails."""
+import sys
 from collections import Counter, defaultdict
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
+from textwrap import shorten
+from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
+import torch
 from mmengine.utils import ProgressBar
 
 from .inputs import Source, Unreadable
-from .network import Picture, Predictor
+from .network import Picture, Prediction, Predictor
 from .outputs import Output
 from .video import count_frames, frames, paint_video
 
@@ -15,7 +18,8 @@ FRAMES = '[0-9]*.png'  # the masks of a video; not the half files that a killed 
 
 
 class Waiting(NamedTuple):
-    """A picture that waits for its batch: names, stamp and whether it gets an overlay."""
+    """A picture that waits for its batch: its file, names, stamp and whether it gets an overlay (no frame does)."""
+    path: Path
     name: str
     key: str
     stamp: str
@@ -31,25 +35,32 @@ class Job:
         output (Output): Where results go.
         batch_size (int): Pictures of one size that pass the network together.
         overwrite (bool): Whether results that are there are made again.
+
+    Attributes:
+        failures (dict[str, str]): Path and reason of each file that cannot be predicted.
     """
 
     def __init__(self, predictor: Predictor, output: Output, batch_size: int, overwrite: bool = False) -> None:
         self.predictor, self.output, self.batch_size, self.overwrite = predictor, output, batch_size, overwrite
         self.areas: Dict[str, np.ndarray] = {}
-        self.failures: List[Tuple[str, str]] = []
+        self.failures: Dict[str, str] = {}
         self.counts: Counter = Counter()
         self._waiting: Dict[tuple, List[Waiting]] = defaultdict(list)
         self._bar: Optional[ProgressBar] = None
 
     def run(self, sources: Sequence[Source]) -> None:
-        """Predicts what is not there yet and writes the table of areas; :attr:`failures` holds (path, reason)."""
+        """Predicts what is not there yet and writes the table of areas.
+
+        Raises:
+            torch.cuda.OutOfMemoryError: If a batch needs more memory than the GPU has.
+        """
         self._bar = ProgressBar(sum(count_frames(s.path) or 1 if s.is_video else 1 for s in sources))
         for source in sources:
             try:
                 if not self._done(source):
                     (self._video if source.is_video else self._image)(source)
             except (Unreadable, FileNotFoundError) as error:
-                self.failures.append((str(source.path), str(error)))
+                self.failures[str(source.path)] = str(error)
                 self._bar.update()
         self._flush()
         print()
@@ -82,7 +93,7 @@ class Job:
 
     def _image(self, source: Source) -> None:
         stamp, picture = self.output.stamp(source.path), self.predictor.read(source.path)
-        self._add(Waiting(source.name, source.key, stamp, picture, overlay=True))
+        self._add(Waiting(source.path, source.name, source.key, stamp, picture, overlay=True))
 
     def _video(self, source: Source) -> None:
         """First all masks, then the overlay video, whose presence thus says that all masks are there."""
@@ -93,8 +104,12 @@ class Job:
             if not self.overwrite and self.output.has(key, stamp):
                 self._known(name, key)
                 continue
-            self._add(Waiting(name, key, stamp, self.predictor.read(frame), overlay=False))
+            self._add(Waiting(source.path, name, key, stamp, self.predictor.read(frame), overlay=False))
+            if str(source.path) in self.failures:  # the frames are alike, and without one there is no overlay
+                return
         self._flush()
+        if str(source.path) in self.failures:
+            return
         for folder in (self.output.masks, self.output.confidence):  # of a longer video of this name
             for path in (folder / source.key).glob(FRAMES):
                 if int(path.stem) > last:
@@ -106,8 +121,8 @@ class Job:
         paint_video(source.path, overlay, paint)
 
     def _overlay_video(self, source: Source) -> Path:
-        name = source.key if source.key.lower().endswith('.mp4') else f'{source.key}.mp4'
-        return self.output.overlays / name
+        # Behind any name, also that of an .mp4: else clip.avi and clip.avi.mp4 would share one.
+        return self.output.overlays / f'{source.key}.mp4'
 
     def _add(self, item: Waiting) -> None:
         """Keeps a picture until its batch is full; few sizes wait at a time, so memory stays bounded."""
@@ -124,11 +139,37 @@ class Job:
                 self._predict(batch)
 
     def _predict(self, batch: List[Waiting]) -> None:
-        results = self.predictor.predict([item.picture for item in batch])
-        for item, result in zip(batch, results, strict=True):
+        items = list(batch)
+        batch.clear()  # first, so that nothing is tried again on the way out
+        for item, result in self._results(items):
             image = item.picture.image if item.overlay else None
             self.output.save(item.key, item.stamp, result.mask, result.confidence, image)
             self.areas[item.name] = self.output.count(result.mask)
             self.counts['made'] += 1
             self._bar.update()
-        batch.clear()
+
+    def _results(self, items: List[Waiting]) -> Iterator[Tuple[Waiting, Prediction]]:
+        """What the network says; if it fails on several, each is tried alone, so that only the culprit fails."""
+        try:
+            results = self.predictor.predict([item.picture for item in items])
+        except torch.cuda.OutOfMemoryError:
+            raise  # the batch is too large, the pictures are well
+        except Exception as error:  # a network raises whatever its parts do
+            if len(items) > 1:
+                for item in items:
+                    yield from self._results([item])
+            else:
+                self._refused(items[0], error)
+            return
+        yield from zip(items, results, strict=True)
+
+    def _refused(self, item: Waiting, error: Exception) -> None:
+        reason = shorten(f'the network fails: {type(error).__name__}: {error}', 300)
+        if not item.overlay:
+            reason = f'frame {int(item.key.rpartition("/")[2])}: {reason}'
+        if not self.counts['refused']:
+            # At once: with a wrong config all will fail, and nobody should wait for the end to learn it.
+            print(f'\nerror: {item.path}: {reason}; the others go on', file=sys.stderr, flush=True)
+        self.counts['refused'] += 1
+        self.failures.setdefault(str(item.path), reason)
+        self._bar.update()

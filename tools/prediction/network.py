@@ -2,7 +2,7 @@
 import hashlib
 import os
 from pathlib import Path
-from typing import List, NamedTuple, Optional, Sequence, Union
+from typing import List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from mmengine.dataset import Compose
 from mmengine.model import revert_sync_batchnorm
 from mmengine.runner import CheckpointLoader
 from mmseg.apis import init_model
+from mmseg.datasets import BaseSegDataset
 from mmseg.datasets.transforms import LoadImageFromNDArray
 from torch import nn
 
@@ -60,6 +61,11 @@ class Predictor:
     Raises:
         FileNotFoundError: If there is no such checkpoint.
         ValueError: If config and checkpoint do not belong together, or the model has no such network.
+
+    Attributes:
+        classes (tuple[str]): Names.
+        palette (list[tuple]): RGB of each class.
+        note (str): What the user should know about them; mostly empty.
     """
 
     def __init__(self, cfg: Config, checkpoint: str, device: str, network: Optional[str] = None) -> None:
@@ -68,8 +74,8 @@ class Predictor:
         self.model = _build(cfg)
         self.network = _choose(self.model, network)
         _fill(self.model, content.get('state_dict', content), f'{checkpoint} does not fit {cfg.filename}')
-        meta = content.get('meta', {}).get('dataset_meta') or _dataset_meta(cfg)
-        self.classes, self.palette = tuple(meta['classes']), [tuple(color) for color in meta['palette']]
+        meta = (content.get('meta') or {}).get('dataset_meta') or {}
+        self.classes, self.palette, self.note = _classes_and_colors(meta, cfg, checkpoint)
         outputs = max(2, self.model.decode_head.num_classes)
         if not len(self.classes) == len(self.palette) == outputs or outputs > 256:
             raise ValueError(f'{checkpoint}: {len(self.classes)} class names and {len(self.palette)} colors for a '
@@ -228,12 +234,40 @@ def _fill(model: nn.Module, state: dict, problem: str) -> None:
                          'of its training, work_dirs/CONFIG_NAME/CONFIG_NAME.py')
 
 
+def _classes_and_colors(meta: dict, cfg: Config, checkpoint: str) -> Tuple[tuple, List[tuple], str]:
+    """Names and colors of the checkpoint; what it lacks is the config's, and colors are made up if neither has them.
+
+    Args:
+        meta (dict): ``dataset_meta`` of the checkpoint.
+        cfg (Config): Whose test dataset is asked.
+        checkpoint (str): Its name in messages.
+
+    Returns:
+        tuple[tuple, list[tuple], str]: Names, RGB values, and a line about what the checkpoint lacks.
+
+    Raises:
+        ValueError: If neither names the classes.
+    """
+    missing = [what for key, what in (('classes', 'class names'), ('palette', 'colors of the classes'))
+               if not meta.get(key)]
+    own = _dataset_meta(cfg) if missing else {}
+    classes = meta.get('classes') or own.get('classes')
+    if not classes:
+        raise ValueError(f'neither {checkpoint} (meta.dataset_meta.classes) nor {cfg.filename} '
+                         '(test_dataloader.dataset.metainfo.classes) names the classes; add them to the config')
+    note = f'{checkpoint} has no {" and no ".join(missing)}: those of {cfg.filename} are taken' if missing else ''
+    palette = meta.get('palette') or own.get('palette') or ()
+    if not meta.get('palette') and len(palette) != len(classes):
+        note = (f'{checkpoint} has no colors of the classes and {cfg.filename} none for {len(classes)} classes: they '
+                'are made up')
+        palette = BaseSegDataset(metainfo=dict(classes=classes), lazy_init=True).metainfo['palette']
+    return tuple(classes), [tuple(color) for color in palette], note
+
+
 def _dataset_meta(cfg: Config) -> dict:
-    """Classes and palette of the test dataset, whose files need not be there."""
+    """Metainfo of the test dataset, whose files need not be there; empty if the config has none."""
     dataset = cfg.get('test_dataloader', {}).get('dataset')
-    if dataset is None:
-        raise ValueError(f'{cfg.filename} has no test_dataloader.dataset, and the checkpoint names no classes')
-    return DATASETS.build({**dataset, 'lazy_init': True}).metainfo
+    return DATASETS.build({**dataset, 'lazy_init': True}).metainfo if dataset else {}
 
 
 def _fingerprint(cfg: Config, checkpoint: str, network: str) -> str:

@@ -7,6 +7,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import IterBasedTrainLoop, Runner
 
 from mmseg_semi.datasets import LabeledUnlabeledSampler
+from mmseg_semi.engine.metrics import StudentIoUMetric
 from mmseg_semi.models.ema import EMA, ema_decay
 from mmseg_semi.models.segmentors.semi_encoder_decoder import SemiEncoderDecoder
 from mmseg_semi.registry import HOOKS
@@ -73,6 +74,7 @@ class EMATeacherHook(Hook):
             raise ValueError(f'EMATeacherHook.decay must be in [0, 1), found {decay}')
         self.decay, self.buffers = decay, buffers
         self.updates = 0
+        self._scores_checked = False
 
     def before_train(self, runner: Runner) -> None:
         """Checks the feed and pairs the tensors, which are on their device by now."""
@@ -102,6 +104,18 @@ class EMATeacherHook(Hook):
         self.ema.update(ema_decay(self.updates, self.decay))
         if self.model.unsup_active:
             self.updates += 1
+
+    def before_val(self, runner: Runner) -> None:
+        """Warns, at the first validation, if the student predicts for nobody."""
+        if self._scores_checked:
+            return
+        self._scores_checked = True
+        metrics = getattr(runner.val_loop.evaluator, 'metrics', [])
+        if unwrap(runner).eval_with == 'both' and not any(isinstance(metric, StudentIoUMetric) for metric in metrics):
+            runner.logger.warning(
+                "model.eval_with='both' lets teacher and student predict in every validation, but nothing scores the "
+                "student: add dict(type='StudentIoUMetric', iou_metrics=['mIoU']) to val_evaluator (TeacherBehindHook "
+                "needs it, too), or set model.eval_with='teacher', which takes half the time.")
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Saves the number of updates."""

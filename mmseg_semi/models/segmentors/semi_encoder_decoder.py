@@ -87,7 +87,7 @@ class SemiEncoderDecoder(SlidingWindows, EncoderDecoder):
             raise ValueError(f"eval_with must be 'teacher', 'student' or 'both', found {eval_with!r}")
         if teacher_bn not in ('running', 'forward', 'batch'):
             raise ValueError(f"teacher_bn must be 'running', 'forward' or 'batch', found {teacher_bn!r}")
-        check_network(backbone, decode_head, labeler, data_preprocessor, num_stages)
+        check_network(backbone, decode_head, labeler, data_preprocessor, num_stages=num_stages)
         if start_iter < 0:
             raise ValueError(f'start_iter must be >= 0, found {start_iter}')
         parts = [without_pretrained(p) for p in (backbone, decode_head, neck)]  # it is a copy of the student anyway

@@ -1,5 +1,6 @@
 """Hooks inside a real runner on a few generated images: the teacher's path, prototypes, resume, misuse."""
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -262,6 +263,18 @@ def test_student_metric_needs_both(make_cfg):
     cfg = make_cfg(**{'model.eval_with': 'teacher'})
     with pytest.raises(ValueError, match="eval_with='both'"):
         Runner.from_cfg(cfg).train()
+
+
+@pytest.mark.parametrize('change, times', [
+    ({}, 0), ({'val_evaluator': dict(type='IoUMetric')}, 1),
+    ({'val_evaluator': dict(type='IoUMetric'), 'model.eval_with': 'teacher'}, 0)])
+def test_a_student_that_predicts_for_nobody_is_told_once(make_cfg, change, times):
+    cfg = make_cfg(**{key: value for key, value in change.items() if key != 'val_evaluator'})  # merging adds to lists
+    cfg.val_evaluator = change.get('val_evaluator', cfg.val_evaluator)
+    train(cfg)  # validates twice
+    log = next(Path(cfg.work_dir).glob('*/*.log')).read_text()
+    words = "nothing scores the student: add dict(type='StudentIoUMetric', iou_metrics=['mIoU']) to val_evaluator"
+    assert log.count(words) == times
 
 
 def test_unlabeled_masks_do_not_matter(make_cfg, data_root):

@@ -309,3 +309,5 @@ def test_heads_that_cannot_carry_pseudo_labels_are_refused(tiny_cfg):
         MODELS.build(binary)
     with pytest.raises(ValueError, match='found a list'):
         MODELS.build(dict(tiny_cfg, decode_head=[tiny_cfg.decode_head] * 2))
+    with pytest.raises(ValueError, match='found a ConfigDict and num_stages=2: cascades are not supported'):
+        MODELS.build(dict(tiny_cfg, num_stages=2))
