@@ -92,28 +92,35 @@ def prepare_state_dict(state_dict: Dict[str, Tensor], prefix: str, segmentor: nn
         print_log(f'The checkpoint holds no teacher: {len(filling)} tensors of the student fill it.', 'current')
 
 
-def check_shapes(found: Dict[str, Tensor], segmentor: nn.Module) -> None:
-    """Compares tensors of the same name.
+def misfits(found: Dict[str, Tensor], segmentor: nn.Module) -> List[str]:
+    """Names of a checkpoint's tensors that have another shape in a segmentor.
 
     Args:
         found (dict): The checkpoint's.
         segmentor (nn.Module): Who is to load them. Tensors of another shape that a part of it fits while it loads, as
             ViTs of mmpretrain do with position embeddings, are in order; that part has loaded them afterwards.
-
-    Raises:
-        ValueError: If shapes differ; names the tensors and both shapes.
     """
-    expected = segmentor.state_dict()
 
     def shape(tensor: Tensor) -> tuple:
         # torch itself accepts a number that an old version saved as a list of one.
         return tuple(tensor.shape) if tuple(tensor.shape) != (1, ) else ()
 
-    others = [name for name, tensor in expected.items() if name in found and shape(found[name]) != shape(tensor)]
-    wrong = [f'{name} {tuple(found[name].shape)}, expected {tuple(expected[name].shape)}' for name in others
-             if not _fits_itself(name, found[name], segmentor)]
-    if not wrong:
+    others = [name for name, tensor in segmentor.state_dict().items()
+              if name in found and shape(found[name]) != shape(tensor)]
+    return [name for name in others if not _fits_itself(name, found[name], segmentor)]
+
+
+def check_shapes(found: Dict[str, Tensor], segmentor: nn.Module) -> None:
+    """Compares tensors of the same name, as :func:`misfits`.
+
+    Raises:
+        ValueError: If shapes differ; names the tensors and both shapes.
+    """
+    names = misfits(found, segmentor)
+    if not names:
         return
+    expected = segmentor.state_dict()
+    wrong = [f'{name} {tuple(found[name].shape)}, expected {tuple(expected[name].shape)}' for name in names]
     classes = [name for name in expected if name.endswith('conv_seg.weight') and name in found
                and len(found[name]) != len(expected[name])]
     reason = (f'It is of {len(found[classes[0]])} classes, the config of {len(expected[classes[0]])}: set num_classes '

@@ -16,6 +16,7 @@ from mmseg.datasets.transforms import LoadImageFromNDArray
 from torch import nn
 
 from mmseg_semi.environment import allow_own_checkpoints
+from mmseg_semi.models.checkpoint import misfits
 from mmseg_semi.registry import DATASETS
 
 from .inputs import IMG_SUFFIXES, PHOTOGRAPHS, Kinds, Unreadable
@@ -221,10 +222,9 @@ def _fill(model: nn.Module, state: dict, problem: str) -> None:
         ValueError: If one has another shape, or one that predicts is missing.
     """
     state = {name.removeprefix('module.'): value for name, value in state.items()}
-    wrong = [(name, tuple(state[name].shape), tuple(own.shape)) for name, own in model.state_dict().items()
-             if name in state and state[name].shape != own.shape]
+    wrong = misfits(state, model)
     if wrong:
-        name, found, expected = wrong[0]
+        name, found, expected = wrong[0], tuple(state[wrong[0]].shape), tuple(model.state_dict()[wrong[0]].shape)
         raise ValueError(f'{problem}: {name} is {found} in the checkpoint and {expected} in the config (number of '
                          'classes? backbone?); give the config of its training, work_dirs/CONFIG_NAME/CONFIG_NAME.py')
     missing = [name for name in model.load_state_dict(state, strict=False).missing_keys
