@@ -125,7 +125,7 @@ run_tests() {
     STEP="running the tests ($2)"
     say "running the tests: $2"
     # A process and a thread per core: the tests' tiny networks gain nothing from more threads.
-    OMP_NUM_THREADS=1 "$1/bin/python" -m pytest -m "$2" -n auto --maxprocesses 8 --dist worksteal || code=$?
+    OMP_NUM_THREADS=1 "$1/bin/python" -m pytest -m "$2" -n auto --maxprocesses 8 --dist worksteal --durations 10 || code=$?
     # 5: no test has that marker.
     [ "$code" -eq 0 ] || { [ "$2" = slow ] && [ "$code" -eq 5 ]; } || return "$code"
 }

@@ -305,6 +305,30 @@ def test_grid_pools_are_adaptive_pools(export, size, cells):
     torch.testing.assert_close(export.graph.GridPool(cells)(x), F.adaptive_avg_pool2d(x, cells))
 
 
+@pytest.mark.parametrize('kernel,stride,dilation,padding', [
+    (16, 16, 1, 'corner'), (14, 14, 1, 'corner'), (3, 2, 1, 'same'), (7, 4, 1, 'same'), (3, 2, 2, 'corner')])
+def test_paddings_without_a_branch(export, kernel, stride, dilation, padding):
+    for original in (kind(kernel, stride, dilation, padding) for kind in export.graph.PADDINGS):
+        for size in ((97, 75), (96, 128), (1, 5), (16, 17)):
+            x = torch.randn(1, 2, *size)
+            assert torch.equal(export.graph.PlainPadding(original)(x), original(x))
+
+
+def test_parts_that_a_trace_would_fix_to_one_size_are_replaced(export):
+    from mmseg.models.utils import Upsample
+    net = torch.nn.Sequential(
+        Upsample(scale_factor=2, mode='bilinear', align_corners=True), Upsample(size=(9, 7)),
+        Upsample(scale_factor=1.5), export.graph.PADDINGS[0](4, 4), export.graph.PADDINGS[1](2, 3),
+        torch.nn.AdaptiveAvgPool2d(2))
+    images = [torch.randn(1, 2, *size) for size in ((5, 6), (8, 3))]
+    expected = [[part(image) for part in net] for image in images]
+    kinds = [type(part).__name__ for part in export.graph._traceable(net)]
+    assert kinds == ['PlainUpsample', 'Upsample', 'Upsample', 'PlainPadding', 'AdaptivePadding', 'GridPool']
+    for image, results in zip(images, expected, strict=True):
+        for part, result in zip(net, results, strict=True):
+            torch.testing.assert_close(part(image), result)
+
+
 @pytest.mark.parametrize('error', [RuntimeError('The size (49) must match'), IndexError('tuple (49)'),
                                    AssertionError('(49)\nand more')])
 def test_networks_that_take_no_test_image_are_refused(main, trained, export, tmp_path, monkeypatch, error):

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from mmcv.cnn.bricks import transformer
 from mmseg.models import EncoderDecoder
-from mmseg.models.utils import embed
+from mmseg.models.utils import Upsample, embed
 from torch import Tensor, nn
 
 from .output import staged
@@ -83,6 +83,19 @@ class PlainPadding(nn.Module):
         return F.pad(x, [left, wide - left, top, high - top])
 
 
+class PlainUpsample(nn.Module):
+    """mmseg's ``Upsample`` by a whole factor, without its ``int``, which a trace takes for a constant."""
+
+    def __init__(self, original: Upsample) -> None:
+        super().__init__()
+        self.factor, self.mode, self.align_corners = int(original.scale_factor), original.mode, original.align_corners
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Resizes [N, C, H, W] to [N, C, factor * H, factor * W]."""
+        size = [side * self.factor for side in x.shape[-2:]]
+        return F.interpolate(x, size=size, mode=self.mode, align_corners=self.align_corners)
+
+
 def overlap(padding: nn.Module) -> List[int]:
     """By how much kernels overlap in both directions."""
     return [(kernel - 1) * dilation + 1 - stride
@@ -96,6 +109,8 @@ def _traceable(module: nn.Module) -> nn.Module:
             setattr(module, name, GridPool(child.output_size))
         elif isinstance(child, PADDINGS) and min(overlap(child)) >= 0:
             setattr(module, name, PlainPadding(child))
+        elif isinstance(child, Upsample) and isinstance(child.scale_factor, float) and child.scale_factor.is_integer():
+            setattr(module, name, PlainUpsample(child))
         else:
             _traceable(child)
     return module

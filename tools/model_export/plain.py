@@ -128,7 +128,7 @@ def refuse_ours(cfg: dict) -> None:
     for where, _, name in typed(cfg):
         if name in parts:
             raise ExportError(f'{where}.type is {name} of mmseg_semi, for which mmseg has no equivalent: a '
-                              'plain export is not possible. The kinds onnx and torchscript need neither of them')
+                              'plain export is not possible. The other kinds need neither of them')
 
 
 def _drop_import(cfg: dict) -> None:
