@@ -21,10 +21,10 @@ say 'data'
 say 'training'
 "$python" "$tools/train.py" "$config" --work-dir work --cfg-options train_cfg.max_iters=4 train_cfg.val_interval=4 \
     model.start_iter=2 default_hooks.checkpoint.interval=4 > train.log 2>&1 || { tail -30 train.log; exit 1; }
-grep 'mIoU' train.log | tail -1
+grep 'mIoU' train.log | tail -1 || { tail -30 train.log; exit 1; }
 say 'test'
 "$python" "$tools/test.py" "$config" work/iter_4.pth --work-dir tested > test.log 2>&1 || { tail -30 test.log; exit 1; }
-grep 'mIoU' test.log | tail -1
+grep 'mIoU' test.log | tail -1 || { tail -30 test.log; exit 1; }
 say 'prediction'
 "$python" "$tools/predict.py" "$config" work/iter_4.pth data/shapes/img_dir/val --out predicted
 [ "$(find predicted/masks -name '*.png' | wc -l)" -eq 2 ]

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Sets up an environment, then runs something in it; a second call finds the environment ready.
+# Sets up an environment, then runs something in it; a second call finds the environment ready
+# (that of test-wheel is a new one each time, and goes when all is well).
 #     bash tools/quickstart.sh [demo|test|lint|api|setup|test-openmmlab|test-wheel]      (default: demo)
 # PYTHON chooses the interpreter (3.10 to 3.13). Everything lands in .venv (test-openmmlab, test-wheel: in .venv-openmmlab,
 # .venv-wheel).
@@ -108,6 +109,7 @@ install_openmmlab() {
 install_wheel() {
     local pip=".venv-wheel/bin/python -m pip" wheel
     STEP="building the wheel"
+    rm -rf build # what an earlier build left there would be in this wheel, too
     $pip wheel . --no-deps -w .venv-wheel/dist
     wheel=$(ls .venv-wheel/dist/mmseg_semi-*.whl)
     STEP="installing the wheel into .venv-wheel"

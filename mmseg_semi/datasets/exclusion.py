@@ -103,6 +103,7 @@ class Exclusion:
     def _stem(self, path: str) -> str:
         return strip_suffix(self._real(path), IMG_SUFFIXES)
 
+
 def _links(folder: str) -> Set[str]:
     """Names of the links in a folder."""
     try:

@@ -119,7 +119,7 @@ def cut_values(path: str) -> str:
     Pixels of 8-bit files, which nearly all are, are not read.
 
     Returns:
-        str: Such as ``'holds values above 255'``; '' if there is none, or the file cannot be read here.
+        str: Such as ``'holds values outside 0 to 255'``; '' if there is none, or the file cannot be read here.
     """
     try:
         with Image.open(path) as image:
@@ -130,7 +130,7 @@ def cut_values(path: str) -> str:
         return ''
     if (pixels % 1 != 0).any():
         return 'holds values that are no whole numbers'
-    return 'holds values above 255' if (pixels > 255).any() else ''
+    return 'holds values outside 0 to 255' if ((pixels < 0) | (pixels > 255)).any() else ''
 
 
 def check_any_class(paths: Sequence[str], ignore_index: int, where: str, reduce_zero_label: bool = False) -> None:

@@ -149,12 +149,11 @@ def published(checkout: Union[str, Path], family: str, setting: Union[str, int],
         raise FileNotFoundError(f'folder not found: {checkout}')
     places = (*known.places, PLAIN)
     words = dict(count=count, fraction=fraction, dashed=fraction.replace('_', '-'))
-    needed = KINDS if images is None else KINDS[:1]
-    for place in places:
-        files = {kind: Path(checkout) / place.format(kind=kind, **words) for kind in KINDS}
-        if all(files[kind].is_file() for kind in needed):
-            break
-    else:
+    tried = [(place, {kind: Path(checkout) / place.format(kind=kind, **words) for kind in KINDS}) for place in places]
+    whole = [(place, files) for place, files in tried if all(file.is_file() for file in files.values())]
+    half = [(place, files) for place, files in tried if files['labeled'].is_file() and images is not None]
+    place, files = (*whole, *half, (None, {}))[0]
+    if not files:
         looked = ', '.join(place.format(kind='labeled', **words) for place in places)
         raise FileNotFoundError(f'no lists of {family} {count} in {checkout}: looked for {looked} and unlabeled.txt '
                                 'beside each' + (', or, if there is only the labeled one, give --img-dir, the images'
@@ -163,12 +162,17 @@ def published(checkout: Union[str, Path], family: str, setting: Union[str, int],
            for kind in KINDS if files[kind].is_file()}
     if 'unlabeled' not in ids:
         everything = {_published_id(known, name, Path('--img-dir')) for name in images}
+        absent = sorted(set(ids['labeled']) - everything)
+        if absent:
+            raise ValueError(f'--img-dir lacks {len(absent)} images of {files["labeled"]}, such as {absent[0]}')
         ids['unlabeled'] = sorted(everything - set(ids['labeled']))
         files['unlabeled'] = Path('--img-dir')
     for kind, expected in zip(KINDS, (count, rest), strict=True):
         if len(set(ids[kind])) != expected:
+            hint = (f'it must hold the {count + rest} training images alone' if files[kind] == Path('--img-dir')
+                    else 'this is another list')
             raise ValueError(f'{files[kind]}: {len(set(ids[kind]))} different images, but {family} {count} has '
-                             f'{expected} {kind} ones; this is another list')
+                             f'{expected} {kind} ones; {hint}')
     check_disjoint(ids['labeled'], ids['unlabeled'], 'labeled', 'unlabeled')
     return ids, place != PLAIN
 
@@ -237,16 +241,25 @@ def _tails(short: Set[str], short_folders: Set[str], long: Set[str],
             tail = tail.partition('/')[2]
 
 
-def check_disjoint(one: Iterable[str], other: Iterable[str], name: str, other_name: str) -> None:
-    """Refuses lists that share an image, see :func:`same_images`.
+def check_disjoint(one: Iterable[str], other: Iterable[str], name: str, other_name: str,
+                   one_form: bool = False) -> None:
+    """Refuses lists that share an image.
+
+    Args:
+        one (Iterable[str]): Ids of :func:`list_id`.
+        other (Iterable[str]): Ids of another list.
+        name (str): What the first list is, for the message.
+        other_name (str): What the other one is.
+        one_form (bool): Whether both lists are known to write an image in the same way; else see :func:`same_images`.
 
     Raises:
         ValueError: With the number of shared images and one of them.
     """
-    shared = same_images(one, other)
+    shared = sorted((same, same) for same in set(one) & set(other)) if one_form else same_images(one, other)
     if shared:
         first, second = shared[0]
-        raise ValueError(f'{len(shared)} images are both {name} and {other_name}, such as {first}' +
+        count = len({image for image, _ in shared})
+        raise ValueError(f'{count} images are both {name} and {other_name}, such as {first}' +
                          (f', there written {second}' if first != second else ''))
 
 

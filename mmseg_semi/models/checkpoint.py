@@ -111,7 +111,7 @@ def misfits(found: Dict[str, Tensor], segmentor: nn.Module) -> List[str]:
 
 
 def check_shapes(found: Dict[str, Tensor], segmentor: nn.Module) -> None:
-    """Compares tensors of the same name, as :func:`misfits`.
+    """Compares tensors of the same name, as :func:`misfits`, with its side effect.
 
     Raises:
         ValueError: If shapes differ; names the tensors and both shapes.
@@ -132,7 +132,7 @@ def check_shapes(found: Dict[str, Tensor], segmentor: nn.Module) -> None:
 
 
 def _fits_itself(name: str, tensor: Tensor, segmentor: nn.Module) -> bool:
-    """Whether the part that a tensor belongs to, such as the backbone, loads it in spite of its shape."""
+    """Whether the part that a tensor belongs to, such as the backbone, loads it in spite of its shape; it does."""
     network = TEACHER if name.startswith(TEACHER) else ''
     part, _, rest = name[len(network):].partition('.')
     if not rest:

@@ -96,8 +96,11 @@ def test_the_unlabeled_images_are_all_others(tmp_path):
         published(tmp_path, 'coco', 232)
     ids, _ = published(tmp_path, 'coco', 232, images=reversed(names))
     assert ids == dict(labeled=names[:232], unlabeled=names[232:])
-    with pytest.raises(ValueError, match='--img-dir: 118054 different images, but coco 232 has 118055 unlabeled'):
-        published(tmp_path, 'coco', 232, images=names[1:-1])
+    with pytest.raises(ValueError, match='--img-dir: 118054 different images, but coco 232 has 118055 unlabeled '
+                                         'ones; it must hold the 118287 training images alone'):
+        published(tmp_path, 'coco', 232, images=names[:-1])
+    with pytest.raises(ValueError, match=f'--img-dir lacks 1 images of .*labeled.txt, such as {names[0]}'):
+        published(tmp_path, 'coco', 232, images=names[1:])
 
 
 def test_published_counts_add_up():

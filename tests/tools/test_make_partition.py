@@ -118,6 +118,26 @@ def test_check_split_compares_published_forms(data, call, labeled, unlabeled, su
     assert 'there written' in done.stdout
 
 
+def test_check_split_trusts_the_form_of_its_own_lists(data, call):
+    """`000` and `extra/000` of one folder are two images."""
+    for i in range(4):
+        for folder in ('', 'extra/'):
+            for kind in ('img', 'ann'):
+                path = data / f'{kind}2/{folder}{i}.png'
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(np.full((4, 4), i % 2, np.uint8)).save(path)
+    made = call('make_partition', '--img-dir', 'img2', '--ann-dir', 'ann2', '--count', 4, '--group-by', '^(extra/)?',
+                '--out', 'out')
+    labeled, unlabeled = lists(data / 'out')
+    assert made.returncode == 0 and {name.rpartition('/')[0] for name in labeled} != {
+        name.rpartition('/')[0] for name in unlabeled}
+    done = call('check_split', 'out')
+    assert done.returncode == 0, done.stdout
+    (data / 'out/partition.json').unlink()  # now nothing says that the lists have one form
+    done = call('check_split', 'out')
+    assert done.returncode == 1 and '4 images are both labeled and unlabeled' in done.stdout
+
+
 def test_mistakes_are_one_line(data, call):
     Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(data / 'ann/v0/00.png')
     (data / 'both').mkdir()
@@ -159,8 +179,8 @@ def test_a_damaged_record_of_a_partition(data, call, content):
 
 @pytest.mark.parametrize('values, kind, told', [
     ((0, 255), np.uint8, 'none of the 30 masks below ann shows a class but 0.*ann ann_indices --binary'),
-    ((0, 65535), np.uint16, 'holds values above 255.*binary mask of 16 bits.*--binary'),
-    ((0, 300, 1000), np.uint16, 'holds values above 255.*more than 8 bits.*--map'),
+    ((0, 65535), np.uint16, 'holds values outside 0 to 255.*binary mask of 16 bits.*--binary'),
+    ((0, 300, 1000), np.uint16, 'holds values outside 0 to 255.*more than 8 bits.*--map'),
     ((0, 0.5), np.float32, r'no whole numbers.*binary mask \(0 and 0.5\).*--binary'),
 ])
 def test_masks_of_other_values_are_refused(data, call, values, kind, told):

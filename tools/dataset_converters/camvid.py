@@ -148,7 +148,7 @@ def size_of(path: Path) -> Tuple[int, int]:
         with Image.open(path) as image:
             return image.size
     except (OSError, SyntaxError) as error:
-        raise ValueError(f'{path} cannot be read: {error}; remove it') from error
+        raise ValueError(f'{path} cannot be read: {error}; remove it, or unpack it again') from error
 
 
 def convert(item: Item) -> Mask:

@@ -8,7 +8,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import List, Optional, Sequence
+from typing import List, Optional, Sequence, Tuple
 
 from mmseg_semi.datasets.image_lists import IMG_SUFFIXES
 from mmseg_semi.datasets.partition import KINDS, check_disjoint, digest, list_id, read_list
@@ -30,28 +30,34 @@ def problems(folder: Path, lists: dict) -> List[str]:
     Raises:
         ValueError: If ``partition.json`` cannot be read.
     """
-    found = []
+    found, one_form = _partition_file(folder, lists)
     names = list(lists)
     for i, one in enumerate(names):
         for other in names[i + 1:]:
             if one in KINDS or other in KINDS:
                 try:
-                    check_disjoint(lists[one], lists[other], one, other)
+                    check_disjoint(lists[one], lists[other], one, other, one_form and {one, other} == set(KINDS))
                 except ValueError as error:
                     found.append(str(error))
-    file = folder / 'partition.json'
-    if file.is_file():
-        try:
-            info = json.loads(file.read_text(encoding='utf-8'))
-            made = {kind: (info[kind]['sha256'], info[kind]['count']) for kind in KINDS}
-        except (ValueError, KeyError, TypeError):
-            raise ValueError(f'{file} is damaged: expected count and sha256 of both lists, as make_partition.py writes '
-                             'them; remove it to check the lists without it') from None
-        for kind, (sha256, count) in made.items():
-            if sha256 != digest(lists[kind]):
-                found.append(f'{kind}.txt is not the list that partition.json describes: {len(lists[kind])} images, '
-                             f'{count} when it was made')
     return found
+
+
+def _partition_file(folder: Path, lists: dict) -> Tuple[List[str], bool]:
+    """What ``partition.json`` says against the lists; whether it made both, which then write images in one way."""
+    file, found = folder / 'partition.json', []
+    if not file.is_file():
+        return found, False
+    try:
+        info = json.loads(file.read_text(encoding='utf-8'))
+        made = {kind: (info[kind]['sha256'], info[kind]['count']) for kind in KINDS}
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f'{file} is damaged: expected count and sha256 of both lists, as make_partition.py writes '
+                         'them; remove it to check the lists without it') from None
+    for kind, (sha256, count) in made.items():
+        if sha256 != digest(lists[kind]):
+            found.append(f'{kind}.txt is not the list that partition.json describes: {len(lists[kind])} images, '
+                         f'{count} when it was made')
+    return found, not found
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

@@ -54,7 +54,7 @@ def scan(paths: Sequence[str], jobs: int) -> List[FrozenSet[int]]:
     """Classes of every mask, in order.
 
     Raises:
-        ValueError: If a mask cannot be read or holds values above 255 or fractions.
+        ValueError: If a mask cannot be read or holds values outside 0 to 255 or fractions.
     """
     bar = ProgressBar(len(paths), file=sys.stderr)
     found = []

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from mmcv.cnn.bricks import transformer
 from mmseg.models import EncoderDecoder
+from mmseg.models.backbones.swin import ShiftWindowMSA
 from mmseg.models.utils import Upsample, embed
 from torch import Tensor, nn
 
@@ -96,6 +97,13 @@ class PlainUpsample(nn.Module):
         return F.interpolate(x, size=size, mode=self.mode, align_corners=self.align_corners)
 
 
+def window_reverse(windows: Tensor, height: int, width: int) -> Tensor:
+    """Swin's windows [n * N, w, w, C] to maps [N, height, width, C]; the original computes N by ``int``."""
+    side = windows.shape[1]
+    grid = windows.view(-1, height // side, width // side, side, side, windows.shape[-1])
+    return grid.permute(0, 1, 3, 2, 4, 5).reshape(-1, height, width, windows.shape[-1])
+
+
 def overlap(padding: nn.Module) -> List[int]:
     """By how much kernels overlap in both directions."""
     return [(kernel - 1) * dilation + 1 - stride
@@ -112,6 +120,8 @@ def _traceable(module: nn.Module) -> nn.Module:
         elif isinstance(child, Upsample) and isinstance(child.scale_factor, float) and child.scale_factor.is_integer():
             setattr(module, name, PlainUpsample(child))
         else:
+            if isinstance(child, ShiftWindowMSA):
+                child.window_reverse = window_reverse
             _traceable(child)
     return module
 
@@ -178,6 +188,8 @@ def export_torchscript(source: Source, out: Path) -> List[str]:
             traced = torch.jit.trace(net, _example(net), check_trace=False)
             torch.jit.save(traced, path, _extra_files={'properties.json': json.dumps(_properties(source))})
             found = _check(net, torch.jit.load(path, map_location='cpu'))
+        except OSError:
+            raise  # such as a full disk
         except Exception as error:  # tracing runs the network, which raises whatever its parts do
             raise ExportError(f'no TorchScript file of {_parts(source)} does what PyTorch does: '
                               f'{first_line(error)}') from error
@@ -199,9 +211,11 @@ def export_torch_export(source: Source, out: Path) -> List[str]:
                 torch.export.save(program, path, extra_files={'properties.json': json.dumps(_properties(source))})
                 loaded = torch.export.load(path).module()
             found = _check(net, loaded)
+        except OSError:
+            raise  # such as a full disk
         except Exception as error:  # torch.export raises kinds of its own
             raise ExportError(f'no archive of torch.export of {_parts(source)} does what PyTorch does: '
-                              f'{first_line(error)}') from error
+                              f'{first_line(error)}. The kinds onnx and torchscript take more networks') from error
     return _notes(source, found, 'torch.export.load')
 
 
@@ -239,7 +253,7 @@ def _parts(source: Source) -> str:
 
 
 def _example(net: PixelsToLogits) -> Tensor:
-    """What is traced: of a size that fits no grid, so that the parts which resize to fit are on the way."""
+    """What is traced: if possible of a size that fits no grid, so that the parts which resize to fit are on the way."""
     return test_images(channels_of(net.network), 2, _other_size(net)).float()
 
 
@@ -296,7 +310,7 @@ def _check(net: PixelsToLogits, run: Runner) -> Check:
     sizes = [SIZE, _other_size(net)]
     own = getattr(net.network.backbone, 'img_size', None)  # there it adds its position embeddings as they are
     if own is not None:
-        sizes.append(own if isinstance(own, tuple) else (own, own))
+        sizes.append((own, own) if isinstance(own, int) else tuple(own))
     difference, largest, agreement = 0.0, 0.0, 1.0
     for size in sizes:
         for batch in BATCHES:

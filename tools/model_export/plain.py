@@ -150,7 +150,7 @@ def _test_cfg(cfg: dict) -> dict:
         found = ', '.join(f'{key}={cfg[key]!r}' for key in wrong)
         options = ' '.join(f'model.test_cfg.{key}={SLIDE_AS_MMSEG.get(key)}' for key in wrong)
         raise ExportError(f'model.test_cfg has {found}, which mmseg cannot do: a plain export takes --cfg-options '
-                          f'{options}, which scores differently. The kinds onnx and torchscript leave windows to the '
+                          f'{options}, which scores differently. The other kinds leave windows to the '
                           'program that calls them')
     return {key: value for key, value in cfg.items() if key in TEST_CFG}
 

@@ -81,7 +81,7 @@ class Predictor:
         if not len(self.classes) == len(self.palette) == outputs or outputs > 256:
             raise ValueError(f'{checkpoint}: {len(self.classes)} class names and {len(self.palette)} colors for a '
                              f'network of {outputs} classes; expected as many of each, 256 at most')
-        self.fingerprint = _fingerprint(cfg, checkpoint, self.network)
+        self.fingerprint = _fingerprint(cfg, checkpoint, (self.network, self.classes, self.palette))
         self._steps = Compose(self.pipeline)
         self.bands = next(m for m in self.model.backbone.modules() if isinstance(m, nn.Conv2d)).in_channels
         self.model.to(device)
@@ -258,8 +258,9 @@ def _classes_and_colors(meta: dict, cfg: Config, checkpoint: str) -> Tuple[tuple
     note = f'{checkpoint} has no {" and no ".join(missing)}: those of {cfg.filename} are taken' if missing else ''
     palette = meta.get('palette') or own.get('palette') or ()
     if not meta.get('palette') and len(palette) != len(classes):
-        note = (f'{checkpoint} has no colors of the classes and {cfg.filename} none for {len(classes)} classes: they '
-                'are made up')
+        names = '' if meta.get('classes') else f'{checkpoint} has no class names: those of {cfg.filename} are taken; '
+        note = (f'{names}{checkpoint} has no colors of the classes and {cfg.filename} none for {len(classes)} classes: '
+                'they are made up')
         palette = BaseSegDataset(metainfo=dict(classes=classes), lazy_init=True).metainfo['palette']
     return tuple(classes), [tuple(color) for color in palette], note
 
@@ -267,12 +268,17 @@ def _classes_and_colors(meta: dict, cfg: Config, checkpoint: str) -> Tuple[tuple
 def _dataset_meta(cfg: Config) -> dict:
     """Metainfo of the test dataset, whose files need not be there; empty if the config has none."""
     dataset = cfg.get('test_dataloader', {}).get('dataset')
-    return DATASETS.build({**dataset, 'lazy_init': True}).metainfo if dataset else {}
+    if not dataset:
+        return {}
+    try:
+        return DATASETS.build({**dataset, 'lazy_init': True}).metainfo
+    except Exception as error:  # such as names and colors that do not belong together
+        raise ValueError(f'{cfg.filename}: test_dataloader.dataset cannot be built: {error}') from error
 
 
-def _fingerprint(cfg: Config, checkpoint: str, network: str) -> str:
-    """Digest of everything that determines a mask but the image."""
-    sha = hashlib.sha256(repr((cfg.model.to_dict(), test_pipeline(cfg), network)).encode())
+def _fingerprint(cfg: Config, checkpoint: str, choices: tuple) -> str:
+    """Digest of everything that determines a mask, its colors included, but the image."""
+    sha = hashlib.sha256(repr((cfg.model.to_dict(), test_pipeline(cfg), choices)).encode())
     if os.path.isfile(checkpoint):
         with open(checkpoint, 'rb') as file:
             while block := file.read(1 << 20):

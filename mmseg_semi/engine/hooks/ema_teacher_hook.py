@@ -115,7 +115,7 @@ class EMATeacherHook(Hook):
             runner.logger.warning(
                 "model.eval_with='both' lets teacher and student predict in every validation, but nothing scores the "
                 "student: add dict(type='StudentIoUMetric', iou_metrics=['mIoU']) to val_evaluator (TeacherBehindHook "
-                "needs it, too), or set model.eval_with='teacher', which takes half the time.")
+                "needs it, too), or set model.eval_with='teacher', which takes half the time of a validation.")
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Saves the number of updates."""

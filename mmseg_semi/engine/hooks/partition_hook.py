@@ -94,8 +94,16 @@ def image_ids(sets: Sequence) -> Set[str]:
     # The folders as the config names them: a link to a disk may lead elsewhere on the next machine.
     named = {folder: min(osp.abspath(image_folder(one)) for one in parts) for folder, parts in by_folder.items()}
     parent = osp.commonpath(named.values())
-    return {osp.normpath(osp.join(osp.relpath(named[folder], parent), name)).replace(os.sep, '/')
-            if name in twice else name for folder, names in ids.items() for name in names}
+
+    def below_parent(folder: str, name: str) -> str:
+        return osp.normpath(osp.join(osp.relpath(named[folder], parent), name)).replace(os.sep, '/')
+
+    while True:
+        long = {below_parent(folder, name) for folder, names in ids.items() for name in names & twice}
+        clash = long & (once - twice)  # an id that begins with its folder is the short one of another image
+        if not clash:
+            return long | (once - twice)
+        twice |= clash
 
 
 def describe(dataset) -> Dict[str, object]:

@@ -130,6 +130,16 @@ def test_images_of_one_name_in_two_folders_are_two(sites, tmp_path):
     assert both == describe(sites('elsewhere')('site_a', 'site_b'))  # the place of the data does not count
 
 
+def test_ids_with_their_folder_are_no_other_images(tmp_path):
+    """`b/0` of the folder c is not image 0 of the folder b."""
+    for name in ('a/0', 'b/0', 'c/b/0'):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / f'{name}.jpg').write_bytes(b'')
+    pools = [UnlabeledDataset(data_root=str(tmp_path), data_prefix=dict(img_path=folder), pipeline=[])
+             for folder in 'abc']
+    assert describe(ConcatDataset(pools)) == dict(count=3, sha256=digest(['a/0', 'b/0', 'c/b/0']))
+
+
 def test_an_image_that_two_sources_reach_counts_once(sites, tmp_path):
     concat = sites('here')
     (tmp_path / 'here/link').symlink_to('site_a')
