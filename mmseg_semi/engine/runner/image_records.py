@@ -70,8 +70,6 @@ def share_records(folder: Path, stem: str, keys: Sequence[str], usable: Callable
 
     done: list = [None]
     if rank == 0:
-        for path in folder.rglob('.*.part*'):  # of a killed process (files.whole)
-            path.unlink()
         done = [known()]
         # Whole lines only: what is appended to a line that was cut off is lost with it.
         write_text(first, _to_text(done[0]))

@@ -134,6 +134,8 @@ class SelfTrainingRunner:
                 except (BlockingIOError, PermissionError):
                     raise PlanError(f'{self.work_dir} is in use by another process; wait for it or give another '
                                     'work_dir') from None
+                for path in self.work_dir.rglob('.*.part*'):  # of a killed process (files.whole)
+                    path.unlink()
             self._run_all()
 
     def _run_all(self) -> None:

@@ -137,7 +137,6 @@ def test_an_interrupted_stage_scores_the_rest(images, tmp_path, brightness):
     with open(folder / 'scores.rank0.jsonl', 'a') as file:
         file.write('{"id": "u/c", "sco')  # killed in the middle of a line
     (folder / 'scores.rank1.jsonl').write_text('{"id": "v/b", "score": 5.0}\n')  # there were two ranks then
-    (folder / '.reliable.txt.1.part.txt').write_text('half')
     brightness.calls.clear()
     outputs = make(folder, images).run()
     assert brightness.calls == [30, 40]

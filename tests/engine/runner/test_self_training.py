@@ -147,6 +147,7 @@ def test_a_damaged_mask_is_made_again_and_nothing_else(make_plan):
     content = broken.read_bytes()
     broken.write_bytes(content[:50])
     (folder / '02_label' / 'masks' / 'v' / '.0.png.1.part.png').write_bytes(b'half')
+    (folder / '.state.json.1.part.json').write_bytes(b'half')
     (folder / '02_label' / 'masks' / 'manifest.jsonl').write_text('')  # as if killed before the end
     train(make_plan(until='label'))
     assert broken.read_bytes() == content and not list(folder.rglob('*.part*'))
