@@ -1,5 +1,6 @@
 """A real runner on a few generated images."""
 import copy
+import itertools
 
 import cv2
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from mmengine.config import Config
 
 CLASSES = ('a', 'b', 'c', 'd')
+NUMBERS = itertools.count()
 
 
 @pytest.fixture
@@ -63,7 +65,9 @@ def make_cfg(tiny_pcr_cfg, data_root, tmp_path):
                           dict(type='KeptShareHook', interval=2)],
             default_hooks=dict(checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=3, max_keep_ckpts=-1)),
             log_processor=dict(by_epoch=False), log_level='WARNING',
-            randomness=dict(seed=7), work_dir=str(tmp_path / work_dir), experiment_name=work_dir.replace('/', '_'))
+            randomness=dict(seed=7), work_dir=str(tmp_path / work_dir),
+            # Runs of one name that start in the same second share mmengine's logger, and with it the first one's file.
+            experiment_name=f'{work_dir.replace("/", "_")}_{next(NUMBERS)}')
         cfg = Config(cfg)
         cfg.merge_from_dict(overrides)
         return cfg
