@@ -144,20 +144,10 @@ def published(checkout: Union[str, Path], family: str, setting: Union[str, int],
         raise ValueError(f'{family} has no partition {str(setting)!r}: name it by its number of labeled images, since '
                          f'a fraction means different lists in different papers; there are\n{choices()}')
     count = int(setting)
-    fraction, rest = known.settings[count]
+    rest = known.settings[count][1]
     if not Path(checkout).is_dir():
         raise FileNotFoundError(f'folder not found: {checkout}')
-    places = (*known.places, PLAIN)
-    words = dict(count=count, fraction=fraction, dashed=fraction.replace('_', '-'))
-    tried = [(place, {kind: Path(checkout) / place.format(kind=kind, **words) for kind in KINDS}) for place in places]
-    whole = [(place, files) for place, files in tried if all(file.is_file() for file in files.values())]
-    half = [(place, files) for place, files in tried if files['labeled'].is_file() and images is not None]
-    place, files = (*whole, *half, (None, {}))[0]
-    if not files:
-        looked = ', '.join(place.format(kind='labeled', **words) for place in places)
-        raise FileNotFoundError(f'no lists of {family} {count} in {checkout}: looked for {looked} and unlabeled.txt '
-                                'beside each' + (', or, if there is only the labeled one, give --img-dir, the images'
-                                                 if images is None else ''))
+    place, files = _find_lists(Path(checkout), family, count, images is not None)
     ids = {kind: [_published_id(known, line, files[kind]) for line in read_list(files[kind])]
            for kind in KINDS if files[kind].is_file()}
     if 'unlabeled' not in ids:
@@ -175,6 +165,22 @@ def published(checkout: Union[str, Path], family: str, setting: Union[str, int],
                              f'{expected} {kind} ones; {hint}')
     check_disjoint(ids['labeled'], ids['unlabeled'], 'labeled', 'unlabeled')
     return ids, place != PLAIN
+
+
+def _find_lists(checkout: Path, family: str, count: int, half_will_do: bool) -> Tuple[str, Dict[str, Path]]:
+    """Where a checkout holds a partition: the pattern of the place and both files, of which half may be missing."""
+    fraction = FAMILIES[family].settings[count][0]
+    words = dict(count=count, fraction=fraction, dashed=fraction.replace('_', '-'))
+    places = (*FAMILIES[family].places, PLAIN)
+    tried = [(place, {kind: checkout / place.format(kind=kind, **words) for kind in KINDS}) for place in places]
+    whole = [(place, files) for place, files in tried if all(file.is_file() for file in files.values())]
+    half = [(place, files) for place, files in tried if files['labeled'].is_file() and half_will_do]
+    if not whole + half:
+        looked = ', '.join(place.format(kind='labeled', **words) for place in places)
+        raise FileNotFoundError(f'no lists of {family} {count} in {checkout}: looked for {looked} and unlabeled.txt '
+                                'beside each' + ('' if half_will_do else ', or, if there is only the labeled one, give '
+                                                 '--img-dir, the images'))
+    return (whole + half)[0]
 
 
 def _published_id(family: Family, line: str, file: Path) -> str:
