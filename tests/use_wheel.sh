@@ -14,16 +14,21 @@ case $package in
     *) echo "mmseg_semi comes from $package, expected the environment $1" >&2; exit 1 ;;
 esac
 tools=$package/.mim/tools config=$package/.mim/configs/pcr/pcr_tiny_shapes.py
+mim() { "${python%/python}/mim" "$@"; }
 say() { printf '\n[use_wheel] %s\n' "$*"; }
 
+say 'configs that mim finds'
+mim search mmseg_semi --model pcr | grep -A 6 pcr_tiny_shapes
 say 'data'
 "$python" "$tools/dataset_converters/make_shapes.py" --out data/shapes --num-labeled 8 --num-unlabeled 8 --num-val 2
 say 'training'
-"$python" "$tools/train.py" "$config" --work-dir work --cfg-options train_cfg.max_iters=4 train_cfg.val_interval=4 \
-    model.start_iter=2 default_hooks.checkpoint.interval=4 > train.log 2>&1 || { tail -30 train.log; exit 1; }
+mim train mmseg_semi pcr_tiny_shapes.py --gpus 0 --work-dir work --cfg-options train_cfg.max_iters=4 \
+    train_cfg.val_interval=4 model.start_iter=2 default_hooks.checkpoint.interval=4 > train.log 2>&1 ||
+    { tail -30 train.log; exit 1; }
 grep 'mIoU' train.log | tail -1 || { tail -30 train.log; exit 1; }
 say 'test'
-"$python" "$tools/test.py" "$config" work/iter_4.pth --work-dir tested > test.log 2>&1 || { tail -30 test.log; exit 1; }
+mim test mmseg_semi pcr_tiny_shapes.py --checkpoint work/iter_4.pth --gpus 0 --work-dir tested > test.log 2>&1 ||
+    { tail -30 test.log; exit 1; }
 grep 'mIoU' test.log | tail -1 || { tail -30 test.log; exit 1; }
 say 'prediction'
 "$python" "$tools/predict.py" "$config" work/iter_4.pth data/shapes/img_dir/val --out predicted

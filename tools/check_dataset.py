@@ -3,8 +3,8 @@
     python tools/check_dataset.py CONFIG
 
 Prints a table of the sources (labeled, unlabeled, val, test), one of the classes and every finding, and writes a page
-with pictures. Exit status: 0 nothing that would spoil training (there may be warnings), 1 errors found, 2 the data
-could not be checked, 130 interrupted. docs/check_dataset.md explains the findings.
+with pictures. Exit status: 0 nothing that would spoil training (there may be warnings), 1 errors found, 2 nothing
+could be checked, 130 interrupted. docs/check_dataset.md explains the findings.
 """
 import argparse
 import json
@@ -98,7 +98,7 @@ def check(args: argparse.Namespace) -> List[Finding]:
     page = (args.html or Path('work_dirs') / Path(args.config).stem / 'check_dataset.html').resolve()
     if page.is_dir():
         raise UserError(f'--html {page} is a folder; expected a file, e.g. {page / "check_dataset.html"}')
-    every = read_sources(read_config(args.config, args.cfg_options))
+    every, failed = read_sources(read_config(args.config, args.cfg_options))
     sources = [source for source in every if source.same_as is None]
     page.parent.mkdir(parents=True, exist_ok=True)  # fails before the long work, if at all
     twins = [(source.name, source.same_as) for source in every if source.same_as]
@@ -110,7 +110,7 @@ def check(args: argparse.Namespace) -> List[Finding]:
             progress = Progress('content of files of equal length')
             keys = content_keys(tallies, pool, progress)
             progress.close()
-        findings = find(tallies, overlaps(tallies, keys))
+        findings = find(tallies, overlaps(tallies, keys), failed)
         pictures = dict(spread(pool, thumbnail, wanted_pictures(tallies, findings)))
     finally:
         pool.shutdown(cancel_futures=True)

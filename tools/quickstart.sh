@@ -115,6 +115,9 @@ install_wheel() {
     STEP="installing the wheel into .venv-wheel"
     say "installing $wheel into .venv-wheel"
     $pip install --no-compile "$wheel[onedl]" -c requirements/constraints.txt
+    # mim without opendatalab, which it does not import and which asks for the setuptools of 2021.
+    $pip install --no-compile --no-deps openmim -c requirements/constraints.txt
+    $pip install --no-compile colorama tabulate pandas requests -c requirements/constraints.txt
 }
 
 tag() { .venv-openmmlab/bin/python -c 'import sys; print("cp%d%d" % sys.version_info[:2])'; }

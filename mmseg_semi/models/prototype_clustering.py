@@ -6,8 +6,6 @@ from typing import Callable, Dict, Iterable, Tuple
 import numpy as np
 import torch
 from mmengine.logging import print_log
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 from mmseg_semi.models.points import PointReader
@@ -121,6 +119,9 @@ def cluster(reservoir: PixelReservoir, num_prototypes: int, channels: int, seed:
     Returns:
         tuple[Tensor, Tensor]: Bank [C, K, D] float32 and ``class_valid`` [C] bool.
     """
+    # Here, for its half second of import would be paid by every tool and every worker of every training.
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
     num_classes = len(reservoir.features)
     bank = torch.zeros(num_classes, num_prototypes, channels)
     valid = torch.zeros(num_classes, dtype=torch.bool)

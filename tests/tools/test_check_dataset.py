@@ -396,15 +396,8 @@ def test_names_are_escaped(check, data):
     (lambda data: data.config.unlink(), 'cannot read the config'),
     (lambda data: data.config.write_text('a = ('), 'cannot read the config'),
     (lambda data: data.config.write_text('a = 1'), 'the config has no train_dataloader'),
-    (lambda data: data.write_config("labeled.update(type='NoDataset')\n"), 'cannot build train_dataloader.dataset'),
-    (lambda data: data.write_config("unlabeled.update(data_prefix=dict(img_path='none'))\n"), 'none (relative paths'),
-    (lambda data: data.write_config("labeled.update(ann_file='none.txt')\n"), 'none.txt'),
-    (lambda data: data.write_config("labeled.update(img_suffix='.gif')\n"), 'the labeled set holds no image'),
-    (lambda data: data.write_config("labeled.update(img_suffix='.gif', serialize_data=True)\n"), 'labeled set cannot'),
-    (lambda data: data.write_config("val_dataloader['dataset'].update(img_suffix='.gif', serialize_data=True)\n"),
-     'val_dataloader.dataset holds no image'),
-    (lambda data: data.write_config("self_training = dict(stages=[1])\nunlabeled['data_prefix']['img_path'] = 'none'\n"
-                                    "train_dataloader = dict(dataset=labeled)\n"), 'cannot build unlabeled: '),
+    (lambda data: data.write_config("train_dataloader = None\nval_dataloader['dataset'].update(type='NoDataset')\n"),
+     'cannot build val_dataloader.dataset, test_dataloader.dataset: KeyError'),
 ])
 def test_mistakes_in_the_config_are_one_line(tool, data, capsys, monkeypatch, tmp_path, spoil, message):
     monkeypatch.chdir(tmp_path)
@@ -415,6 +408,44 @@ def test_mistakes_in_the_config_are_one_line(tool, data, capsys, monkeypatch, tm
     assert last.startswith('error: ') and printed.err.count('error: ') == 1 and message in last
     assert '+--' not in printed.out
     assert not (tmp_path / 'work_dirs').exists()
+
+
+EMPTY = 'it holds no image: look at data_root'
+
+
+@pytest.mark.parametrize('more, setting, message', [
+    ("labeled.update(type='NoDataset')", 'train_dataloader.dataset.labeled', 'NoDataset'),
+    ("unlabeled.update(data_prefix=dict(img_path='none'))", 'train_dataloader.dataset.unlabeled',
+     'none (relative paths'),
+    ("labeled.update(ann_file='none.txt')", 'train_dataloader.dataset.labeled', 'none.txt'),
+    ("labeled.update(img_suffix='.gif')", 'train_dataloader.dataset.labeled', EMPTY),
+    ("labeled.update(img_suffix='.gif', serialize_data=True)", 'train_dataloader.dataset.labeled', EMPTY),
+    ("val_dataloader['dataset'].update(img_suffix='.gif', serialize_data=True)",
+     'val_dataloader.dataset, test_dataloader.dataset', EMPTY),
+    ("self_training = dict(stages=[1])\nunlabeled['data_prefix']['img_path'] = 'none'\n"
+     'train_dataloader = dict(dataset=labeled)', 'unlabeled', 'none'),
+    ("train_dataloader['dataset']['lazy'] = True", 'train_dataloader.dataset', 'lazy'),
+])
+def test_what_cannot_be_built_does_not_keep_the_rest_from_being_checked(check, data, more, setting, message):
+    (data.root / 'val/0.png').write_bytes(b'')
+    data.write_config(f'{more}\n')
+    status, findings, report, page = check()
+    failed = findings.pop('cannot_build')
+    assert status == 1 and failed['source'] == setting and message in failed['message']
+    assert setting in page and set(findings) <= {'broken_image'}
+    checked = {source['name'] for source in report['sources']}
+    assert checked == {'labeled', 'unlabeled', 'val'} - {setting.split('.')[-1], 'val' if 'val' in setting else ''}
+
+
+def test_every_image_without_mask_is_in_the_report(check, data):
+    """FolderDataset refuses images without a partner; the other sets are checked all the same."""
+    (data.root / 'train_masks/1.png').unlink()
+    (data.root / 'train_masks/3.png').rename(data.root / 'train_masks/three.png')
+    data.write_config("labeled.update(type='FolderDataset')\n")
+    status, findings, *_ = check()
+    assert status == 1 and set(findings) == {'cannot_build'}
+    assert 'images without mask (2): 1.png, 3.png; masks without image (1): three.png' in \
+        findings['cannot_build']['message']
 
 
 def test_mistakes_on_the_command_line(tool, data, capsys, tmp_path):

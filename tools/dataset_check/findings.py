@@ -68,9 +68,14 @@ class Finding:
         return dict(asdict(self), examples=[text for text, _ in self.examples])
 
 
-def find(tallies: Sequence[Tally], overlaps: Iterable[Overlap]) -> List[Finding]:
-    """All findings, errors first."""
-    found = [*_model(tallies), *_files(tallies), *_masks(tallies), *_classes(tallies), *map(_overlap, overlaps)]
+def find(tallies: Sequence[Tally], overlaps: Iterable[Overlap], failed: Dict[str, List[str]]) -> List[Finding]:
+    """All findings, errors first; ``failed``: why settings could not be built, from ``read_sources``."""
+    found = [Finding('error', 'cannot_build', ', '.join(settings), reason,
+                     'mend this and check again; the rest was checked without it')
+             for reason, settings in failed.items()]
+    found += [*_model(tallies), *_files(tallies), *_masks(tallies), *_classes(tallies), *map(_overlap, overlaps)]
+    if failed:  # the labels may be among what could not be built
+        found = [finding for finding in found if finding.code != 'no_labeled']
     return sorted(found, key=lambda finding: finding.level != 'error')
 
 

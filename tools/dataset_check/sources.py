@@ -1,7 +1,7 @@
 """The sets of images that a config names, by the public interface of mmseg's datasets."""
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 from mmcv.transforms import LoadAnnotations, LoadImageFromFile
@@ -14,6 +14,7 @@ from mmseg_semi.registry import DATASETS
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 TRAIN, EVAL = ('labeled', 'unlabeled'), ('val', 'test')
+EMPTY = 'it holds no image: look at data_root, data_prefix, ann_file and img_suffix'
 
 
 @dataclass
@@ -106,35 +107,49 @@ def read_model(cfg: Config) -> Model:
     return Model(head.get('num_classes'), len(mean) if mean else None, head.get('ignore_index', 255))
 
 
-def read_sources(cfg: Config) -> List[Source]:
+def read_sources(cfg: Config) -> Tuple[List[Source], Dict[str, List[str]]]:
     """Every list of images of a config.
 
+    Returns:
+        tuple: The sources that can be built, and of the others the reason and the settings that it holds for.
+
     Raises:
-        UserError: If the config names none, or one cannot be built.
+        UserError: If the config names none, or none can be built.
     """
-    model = read_model(cfg)
-    found = []
+    model, found, failed = read_model(cfg), [], {}
     for key in LOADERS:
         settings = (cfg.get(key) or {}).get('dataset')
         if settings is not None:
-            found += _parts(key.split('_')[0], _build(f'{key}.dataset', settings))
+            found += _sets(key.split('_')[0], f'{key}.dataset', settings, failed)
         if key == LOADERS[0] and cfg.get('self_training') and isinstance(cfg.get('unlabeled'), dict):
-            found += _parts('train', _build('unlabeled', cfg.unlabeled), 'unlabeled')  # what its stages label
+            found += _sets('train', 'unlabeled', cfg.unlabeled, failed, 'unlabeled')  # what its stages label
     if not found:
-        raise UserError(f'the config has no {", ".join(LOADERS)} with a dataset')
-    empty = [role for role, dataset in found if not len(dataset)]
-    if empty:
-        raise UserError(f'the {empty[0]} set holds no image: look at data_root, data_prefix, ann_file and img_suffix')
+        raise UserError('; '.join(f'cannot build {", ".join(names)}: {reason}' for reason, names in failed.items())
+                        or f'the config has no {", ".join(LOADERS)} with a dataset')
     sources: List[Source] = []
     for role, dataset in found:
         number = sum(source.role == role for source in sources)
         several = sum(other == role for other, _ in found) > 1
         sources.append(Source(f'{role}.{number}' if several else role, role, dataset, model))
     _mark_twins(sources)
-    return sources
+    return sources, failed
 
 
-def _build(setting: str, settings: dict) -> Any:
+def _sets(loader: str, setting: str, settings: dict, failed: Dict[str, List[str]],
+          role: Optional[str] = None) -> List[Tuple[str, Any]]:
+    """The plain data sets of a setting, each with its role; ``failed`` takes what cannot be built."""
+    try:
+        return list(_parts(loader, _build(settings), role))
+    except UserError as error:
+        before, found = sum(map(len, failed.values())), []
+        if all(isinstance(settings.get(half), dict) for half in TRAIN):  # of a SemiDataset, one may be sound
+            found = [one for half in TRAIN for one in _sets(loader, f'{setting}.{half}', settings[half], failed, half)]
+        if sum(map(len, failed.values())) == before:  # the halves are sound: it is the whole
+            failed.setdefault(str(error), []).append(setting)
+        return found
+
+
+def _build(settings: dict) -> Any:
     try:
         dataset = DATASETS.build(settings)
         if hasattr(dataset, 'full_init'):
@@ -143,11 +158,11 @@ def _build(setting: str, settings: dict) -> Any:
     except Exception as error:  # whatever a data set raises is a mistake of the config here
         text = one_line(error)
         if 'at least one array to concatenate' in text:
-            text = f'{setting} holds no image: look at data_root, data_prefix, ann_file and img_suffix ({text})'
+            text = EMPTY
         where = ''
         if isinstance(error, (FileNotFoundError, AssertionError, ValueError)):
             where = f' (relative paths start at {Path.cwd()})'
-        raise UserError(f'cannot build {setting}: {text}{where}') from error
+        raise UserError(f'{text}{where}') from error
 
 
 def _parts(loader: str, dataset: Any, role: Optional[str] = None) -> Iterator[Tuple[str, Any]]:
@@ -165,6 +180,8 @@ def _parts(loader: str, dataset: Any, role: Optional[str] = None) -> Iterator[Tu
     elif not (hasattr(dataset, 'get_data_info') and hasattr(dataset, 'pipeline') and hasattr(dataset, 'metainfo')):
         raise UserError(f'{loader}_dataloader holds a {type(dataset).__name__}; expected data sets like mmseg\'s, with '
                         'get_data_info, pipeline and metainfo')
+    elif not len(dataset):
+        raise UserError(EMPTY)
     elif loader != 'train':
         yield loader, dataset
     else:
