@@ -1,7 +1,9 @@
 """tools/check_dataset.py: every finding on files made here, exit statuses, the page, mistakes of the caller."""
 import importlib
+import itertools
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -336,6 +338,26 @@ def test_pipelines_are_tried(check, data):
     assert status == 1 and set(findings) == {'broken_image', 'pipeline'}
     assert findings['pipeline']['count'] == 1 and findings['pipeline']['source'] == 'unlabeled'
     assert 'unlabeled/1.png: StrongAugment: KeyError' in findings['pipeline']['examples'][0]
+
+
+def test_twins_of_many_equal_files(tool, tmp_path):
+    """As pairs of all would tell, but without visiting all pairs: a black frame may be there ten thousand times."""
+    leaks = importlib.import_module('dataset_check.leaks')
+    rng = random.Random(0)
+    tallies = [types.SimpleNamespace(files=[(place, f'{real}{place % 2}', real, 1) for place, real in enumerate(
+        rng.choices('abcdef', k=size))]) for size in (6, 0, 7)]
+    keys = dict(a='x', b='x', c='x', d='y', e='y', f='z')
+    expected = {}
+    files = [(number, *file) for number, tally in enumerate(tallies) for file in tally.files]
+    for one, two in itertools.combinations(files, 2):
+        for by in ['path'] * (one[3] == two[3]) + ['content'] * (one[3] != two[3] and keys[one[3]] == keys[two[3]]):
+            expected.setdefault((by, one[0], two[0]), set()).add(one[1])
+    found = {(o.by, tallies.index(o.first), tallies.index(o.second)): (o.count, [place for _, place in o.examples])
+             for o in leaks.overlaps(tallies, keys)}
+    assert len(found) == 6 and found == {key: (len(places), sorted(places)[:5]) for key, places in expected.items()}
+    many = types.SimpleNamespace(files=[(place, str(place), str(place), 1) for place in range(20000)])
+    found, = leaks.overlaps([many], {str(place): 'black' for place in range(20000)})
+    assert found.count == 19999 and found.examples[0] == ('0 = 1', 0)
 
 
 def test_a_killed_worker_is_told(tool):

@@ -3,7 +3,7 @@ import hashlib
 from collections import defaultdict
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations_with_replacement
 from typing import Callable, Dict, Iterator, List, Sequence, Tuple
 
 from dataset_check.common import shown
@@ -78,11 +78,17 @@ def _by(tallies: Sequence[Tally], by: str, key: Callable[[str], str]) -> Iterato
                 groups[name].append((number, place, path, real))
     found: Dict[Tuple[int, int], Dict[int, str]] = defaultdict(dict)
     for group in groups.values():
-        for one, two in combinations(group, 2):
-            if by == 'content' and one[3] == two[3]:
-                continue  # told already
-            text = shown(one[2]) if one[2] == two[2] else f'{shown(one[2])} = {shown(two[2])}'
-            found[one[0], two[0]].setdefault(one[1], text)
+        members = defaultdict(list)
+        for one in group if len(group) > 1 else ():
+            members[one[0]].append(one)
+        for first, second in combinations_with_replacement(sorted(members), 2):
+            for i, one in enumerate(members[first]):
+                later = range(i + 1 if first == second else 0, len(members[second]))
+                # The first twin is enough: of many equal files the pairs would be too many.
+                two = next((members[second][k] for k in later if by == 'path' or members[second][k][3] != one[3]), None)
+                if two is not None:  # by content, the same file was told already
+                    found[first, second][one[1]] = shown(one[2]) if one[2] == two[2] else \
+                        f'{shown(one[2])} = {shown(two[2])}'
     for (first, second), places in sorted(found.items()):
         examples = [(text, place) for place, text in sorted(places.items())[:EXAMPLES]]
         yield Overlap(tallies[first], tallies[second], by, len(places), examples)
