@@ -15,6 +15,7 @@ BLENDED = (662, 1323, 2646, 5291)
 VOC_LISTS = [*(f'classic/{n}' for n in (92, 183, 366, 732, 1464)),
              *(f'blended_{family}/{n}' for family in ('u2pl', 'cps') for n in BLENDED)]
 CITYSCAPES_LISTS = [f'u2pl/{n}' for n in (186, 372, 744, 1488)]
+COCO_LISTS = (232, 463, 925, 1849, 3697)
 SMALL = [
     'model.backbone.depth=18', 'model.backbone.stem_channels=8', 'model.backbone.base_channels=8',
     'model.backbone.init_cfg=None', 'model.decode_head.in_channels=64', 'model.decode_head.c1_in_channels=8',
@@ -27,8 +28,9 @@ SMALL = [
 
 @pytest.fixture(scope='module')
 def data_roots(tmp_path_factory):
-    """Both data sets in their own layout, with a handful of small images and every published list."""
-    roots = dict(VOC_ROOT=tmp_path_factory.mktemp('VOC2012'), CITYSCAPES_ROOT=tmp_path_factory.mktemp('cityscapes'))
+    """The data sets in their own layout, with a handful of small images and every published list."""
+    roots = dict(VOC_ROOT=tmp_path_factory.mktemp('VOC2012'), CITYSCAPES_ROOT=tmp_path_factory.mktemp('cityscapes'),
+                 COCO_ROOT=tmp_path_factory.mktemp('coco'))
     rng = np.random.default_rng(0)
 
     def image(path, height, width):
@@ -73,6 +75,15 @@ def data_roots(tmp_path_factory):
     for split in CITYSCAPES_LISTS:
         write(root / 'splits/cityscapes' / split / 'labeled.txt', names[:3])
         write(root / 'splits/cityscapes' / split / 'unlabeled.txt', names[3:])
+
+    root = roots['COCO_ROOT']
+    for part, names in (('train2017', [f'{i:012d}' for i in range(6)]), ('val2017', ['000000000139', '000000000285'])):
+        for name in names:
+            image(root / part / f'{name}.jpg', 60, 83)
+            if name in names[:3]:
+                mask(root / 'masks' / part / f'{name}.png', 60, 83, 81)
+    for count in COCO_LISTS:
+        write(root / f'splits/coco/{count}/labeled.txt', [f'{i:012d}' for i in range(3)])
 
     with pytest.MonkeyPatch.context() as patch:
         for variable, path in roots.items():

@@ -26,10 +26,12 @@ ROOT = Path(__file__).resolve().parents[2]
 # Section 8; number of training images.
 VOC = dict(total=10582, classes=21, epochs=80, lr=0.001, crop=321, base=400, exclude=[0])
 CITYSCAPES = dict(total=2975, classes=19, epochs=160, lr=0.004, crop=721, base=2048, exclude=[])
+COCO = dict(total=118287, classes=81, epochs=30, lr=0.004, crop=513, base=None, exclude=[0])  # the public convention
 LISTS = {
     **{f'voc_classic_{n}': (VOC, f'voc/classic/{n}', n) for n in (92, 183, 366, 732, 1464)},
     **{f'voc_blended_u2pl_{n}': (VOC, f'voc/blended_u2pl/{n}', n) for n in (662, 1323, 2646)},
     **{f'cityscapes_u2pl_{n}': (CITYSCAPES, f'cityscapes/u2pl/{n}', n) for n in (186, 372, 744)},
+    **{f'coco_{n}': (COCO, f'coco/{n}', n) for n in (232, 463, 925, 1849, 3697)},
 }
 SMALL = ['tiny_shapes', 'lite0_camvid_24', 'lite0_camvid_12']
 BATCH, GPUS = 32, 4
@@ -81,12 +83,21 @@ def test_every_plan_is_whole(name, tmp_path):
         assert sum(loader.sampler.counts) == loader.batch_size and loader.collate_fn.type == 'semi_collate'
 
 
+def check_lists(labeled, unlabeled, data, split):
+    """COCO has no lists of unlabeled images: these are the others."""
+    assert labeled.ann_file == f'splits/{split}/labeled.txt'
+    assert (unlabeled.get('ann_file'), unlabeled.get('exclude')) == (
+        (None, labeled.ann_file) if data is COCO else (f'splits/{split}/unlabeled.txt', None))
+
+
 @pytest.mark.parametrize('name', LISTS)
 def test_published_numbers(name, tmp_path):
     data, split, labeled = LISTS[name]
     plan, stages = plan_of(f'r101_{name}', tmp_path)
     unlabeled = data['total'] - labeled
     images = [labeled * (2 if labeled < 200 else 1), unlabeled // 2, unlabeled]
+    if data is COCO:
+        images[0] = max(100 * BATCH, labeled)
     for stage, count in zip(stages, images, strict=True):
         steps = data['epochs'] * (count // BATCH)
         assert stage.cfg.train_cfg.max_iters == stage.cfg.param_scheduler.end == steps
@@ -95,14 +106,13 @@ def test_published_numbers(name, tmp_path):
     assert stages[0].cfg.train_dataloader.batch_size * GPUS == BATCH
     assert tuple(count * GPUS for count in stages[1].cfg.train_dataloader.sampler.counts) == (BATCH, BATCH)
     cfg, index, select = load(f'r101_{name}'), plan.stages[0], plan.stages[3]
-    assert (cfg.train_dataloader.dataset.ann_file, cfg.unlabeled.ann_file) == (
-        f'splits/{split}/labeled.txt', f'splits/{split}/unlabeled.txt')
+    check_lists(cfg.train_dataloader.dataset, cfg.unlabeled, data, split)
     assert (index['min_area'], list(index['exclude'])) == (0.03, data['exclude'])
     assert (select['ratio'], select['scorer']['guide_ratio'], select['scorer']['reduce']) == (0.5, 0.5, 'sum')
     assert select['scorer']['repeats'] == (4 if data is CITYSCAPES else 1)
     assert tuple(plan.stages[2]['scales']) == (0.5, 0.75, 1.0, 1.5, 2.0)
     resize, pad, crop, flip = cfg.train_dataloader.dataset.pipeline[3:7]
-    assert resize.scale == (data['base'], ) * 2 and tuple(resize.ratio_range) == (0.5, 2.0)
+    assert resize.get('scale') == (data['base'] and (data['base'], ) * 2) and tuple(resize.ratio_range) == (0.5, 2.0)
     assert tuple(crop.crop_size) == tuple(pad.size) == (data['crop'], ) * 2 and flip.prob == 0.5
     model = stages[1].cfg.model
     assert (model.teacher_view, model.average_ignored, model.consistency_weight) == ('strong', True, 0)
@@ -129,9 +139,8 @@ def test_single_runs(name):
     data, split, labeled = LISTS[name]
     cfg = load(f'online_r101_{name}')
     sets = cfg.train_dataloader.dataset
-    lists = [sets.labeled.primary.ann_file, sets.labeled.labeled.ann_file, sets.unlabeled.labeled.ann_file]
-    assert lists == [f'splits/{split}/labeled.txt'] * 3
-    assert sets.unlabeled.primary.ann_file == f'splits/{split}/unlabeled.txt'
+    for labeled_set in (sets.labeled.primary, sets.labeled.labeled, sets.unlabeled.labeled):
+        check_lists(labeled_set, sets.unlabeled.primary, data, split)
     assert cfg.train_cfg.max_iters == cfg.param_scheduler.end == data['epochs'] * (
         (data['total'] - labeled) // (GPUS * cfg.train_dataloader.sampler.counts[1]))
     assert cfg.optim_wrapper.optimizer.lr == data['lr'] and cfg.custom_hooks[0].decay == 0.996
@@ -144,7 +153,7 @@ def test_single_runs(name):
     assert not parameters & {id(p) for p in model.teacher.parameters()}
 
 
-@pytest.mark.parametrize('name', ['voc_classic_366', 'cityscapes_u2pl_372'])
+@pytest.mark.parametrize('name', ['voc_classic_366', 'cityscapes_u2pl_372', 'coco_463'])
 def test_single_runs_read_the_published_layout(name, tmp_path):
     cfg = copy.deepcopy(load(f'online_r101_{name}'))
     cfg.model.backbone.update(depth=18, stem_channels=8, base_channels=8, init_cfg=None)

@@ -1,0 +1,10 @@
+_base_ = './cisc_r_online_r101_coco_232.py'
+split = 'splits/coco/3697/labeled.txt'  # 1/32
+labeled = dict(ann_file=split)
+train_dataloader = dict(
+    dataset=dict(
+        labeled=dict(primary=labeled, labeled=labeled),
+        unlabeled=dict(primary=dict(exclude=split), labeled=labeled)))
+max_iters = 107400
+train_cfg = dict(max_iters=max_iters)
+param_scheduler = dict(end=max_iters)

@@ -1,0 +1,5 @@
+_base_ = './cisc_r_r101_coco_232.py'
+split = 'splits/coco/925/labeled.txt'  # 1/128
+train_dataloader = dict(dataset=dict(ann_file=split))
+unlabeled = dict(exclude=split)
+epoch_steps = dict(sup=100, re1=1833, re2=3667)
