@@ -1,4 +1,4 @@
-# CISC-R in a single run on COCO (81 classes), list of 232 labeled images (1/512). On 4 GPUs: tools/dist_train.sh CONFIG 4
+# CISC-R in a single run on COCO (81 classes), 232 labeled images (1/512). On 4 GPUs: tools/dist_train.sh CONFIG 4
 _base_ = [
     '../_base_/models/st_deeplabv3plus_r101-d8.py', '../_base_/datasets/coco_guided.py',
     '../_base_/semi/cisc_r_online.py', '../_base_/schedules/voc_80e.py', '../_base_/default_runtime.py'
