@@ -8,21 +8,23 @@ from mmseg_semi.models.network_check import check_head
 
 
 def classifier_path(head: nn.Module) -> str:
+    """The head's own ``tap_path`` if it names one, else :func:`last_layer`."""
+    return getattr(head, 'tap_path', None) or last_layer(head)
+
+
+def last_layer(head: nn.Module) -> str:
     """Names the module of a decode head that turns its last feature into logits.
 
     Args:
         head (nn.Module): The decode head.
 
     Returns:
-        str: The head's own ``tap_path`` if it names one; else ``conv_seg``, the classifier that nearly every mmseg head
-        ends in, or ``linear_pred``, SegFormer's; else the last convolution with one output per class.
+        str: ``conv_seg``, the last layer of nearly every mmseg head, or ``linear_pred``, SegFormer's; else the last
+        convolution with one output per class.
 
     Raises:
-        ValueError: If there is none of these, as in heads whose classifier is no convolution.
+        ValueError: If there is none of these, as in heads whose last layer is no convolution.
     """
-    named = getattr(head, 'tap_path', None)
-    if named:
-        return named
     modules = dict(head.named_modules())
     for path in ('conv_seg', 'linear_pred'):
         if isinstance(modules.get(path), nn.Conv2d):
@@ -42,7 +44,8 @@ class FeatureTap:
     Args:
         head (nn.Module): The decode head.
         path (str, optional): Module path inside the head; the *input* of that module is the feature. Defaults to what
-            :func:`classifier_path` finds.
+            ``find`` finds.
+        find (Callable): :func:`classifier_path` or :func:`last_layer`.
 
     Attributes:
         channels (int): Channels of the feature, read from the convolution that the module starts with.
@@ -52,7 +55,8 @@ class FeatureTap:
             :func:`check_head` refuses the head.
     """
 
-    def __init__(self, head: nn.Module, path: Optional[str] = None) -> None:
+    def __init__(self, head: nn.Module, path: Optional[str] = None,
+                 find: Callable[[nn.Module], str] = classifier_path) -> None:
         check_head(type(head))
         modules = dict(head.named_modules())
         if not any(isinstance(module, nn.Conv2d) for module in modules.values()):
@@ -60,7 +64,7 @@ class FeatureTap:
                              f'decode_head.type={type(head).__name__} has no convolution: the method cannot train such '
                              'a head; take another head, or a method that reads logits only, such as FixMatch-EMA or '
                              'MaskMatch (docs/backbones.md)')
-        path = path or classifier_path(head)
+        path = path or find(head)
         if path not in modules:
             raise ValueError(f'tap: {type(head).__name__} has no module {path!r}; '
                              f'its direct children are {[name for name, _ in head.named_children()]}')

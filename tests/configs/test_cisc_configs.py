@@ -83,6 +83,11 @@ def test_every_plan_is_whole(name, tmp_path):
         assert sum(loader.sampler.counts) == loader.batch_size and loader.collate_fn.type == 'semi_collate'
 
 
+def features(model):
+    with torch.device('meta'):
+        return MODELS.build(copy.deepcopy(model)).tap.channels
+
+
 def check_lists(labeled, unlabeled, data, split):
     """COCO has no lists of unlabeled images: these are the others."""
     assert labeled.ann_file == f'splits/{split}/labeled.txt'
@@ -114,6 +119,8 @@ def test_published_numbers(name, tmp_path):
     resize, pad, crop, flip = cfg.train_dataloader.dataset.pipeline[3:7]
     assert resize.get('scale') == (data['base'] and (data['base'], ) * 2) and tuple(resize.ratio_range) == (0.5, 2.0)
     assert tuple(crop.crop_size) == tuple(pad.size) == (data['crop'], ) * 2 and flip.prob == 0.5
+    for stage in stages:
+        assert features(stage.cfg.model) == 256  # section 4: the classifier's input
     model = stages[1].cfg.model
     assert (model.teacher_view, model.average_ignored, model.consistency_weight) == ('strong', True, 0)
     assert model.guidance == dict(pool_eps=5e-4, similarity_range='relu')
@@ -146,6 +153,7 @@ def test_single_runs(name):
     assert cfg.optim_wrapper.optimizer.lr == data['lr'] and cfg.custom_hooks[0].decay == 0.996
     with torch.device('meta'):
         model = MODELS.build(cfg.model)
+    assert model.tap.channels == model.teacher_tap.channels == 256
     for index in (sets.labeled.index, sets.unlabeled.index):
         assert (index.min_area, tuple(index.exclude)) == (model.min_area, model.exclude)
     parameters = {id(p) for group in build_optim_wrapper(model, cfg.optim_wrapper).param_groups
@@ -162,12 +170,14 @@ def test_single_runs_read_the_published_layout(name, tmp_path):
     for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
         loader.update(num_workers=0, persistent_workers=False)
     cfg.train_dataloader.update(batch_size=2)
+    cfg.train_dataloader.dataset.unlabeled.primary.pipeline[1].ratio_range = (0.2, 0.2)  # smaller than the crop
     cfg.train_dataloader.sampler.counts = (1, 1)
     runner = Runner.from_cfg(cfg)
     labeled, unlabeled = runner.train_dataloader.dataset.datasets
     assert type(labeled) is GuidedPairDataset and type(unlabeled) is OnlineGuidedDataset
     batch = runner.model.data_preprocessor(next(iter(runner.train_dataloader)), True)['inputs']
     crop = LISTS[name][0]['crop']
+    assert not batch.valid[:, -1, -1].any()  # padding is no label
     assert batch.labeled.shape == (2, 3, crop, crop) and batch.guide.shape == batch.weak.shape == (1, 3, crop, crop)
     for hook in runner.hooks:
         if type(hook).__name__ == 'GuideTableHook':

@@ -3,7 +3,7 @@ import torch
 from mmseg.models.decode_heads import SegmenterMaskTransformerHead
 from torch import nn
 
-from mmseg_semi.models.feature_tap import FeatureTap, classifier_path
+from mmseg_semi.models.feature_tap import FeatureTap, classifier_path, last_layer
 from mmseg_semi.registry import MODELS
 
 
@@ -42,6 +42,7 @@ def test_the_heads_own_word_comes_before_all():
     head = OwnHead(conv_seg=nn.Conv2d(7, 4, 1))
     head.tap_path = 'mix'
     assert FeatureTap(head).channels == 6
+    assert FeatureTap(head, find=last_layer).channels == 7
     assert FeatureTap(head, 'edge').channels == 5
 
 

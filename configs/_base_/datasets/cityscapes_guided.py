@@ -12,7 +12,8 @@ train_dataloader = dict(
         labeled=dict(type='GuidedPairDataset', primary=labeled, labeled=labeled, index=index),
         unlabeled=dict(
             type='OnlineGuidedDataset',
-            primary=dict(_base_.unlabeled, pipeline=[_base_.load[0], *_base_.weak, _base_.pack]),
+            # Without Pad: the preprocessor pads, and knows where no pseudo-label counts.
+            primary=dict(_base_.unlabeled, pipeline=[_base_.load[0], _base_.weak[0], *_base_.weak[2:], _base_.pack]),
             labeled=labeled,
             index=index)))
 val_evaluator = [dict(type='IoUMetric', iou_metrics=['mIoU']), dict(type='StudentIoUMetric', iou_metrics=['mIoU'])]

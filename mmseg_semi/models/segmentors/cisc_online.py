@@ -6,6 +6,7 @@ import torch
 from mmseg.models import EncoderDecoder
 from torch import Tensor
 
+from mmseg_semi.models.feature_tap import last_layer
 from mmseg_semi.models.guidance import Guidance, Guided
 from mmseg_semi.registry import MODELS
 from mmseg_semi.structures import GuidedBatch, Step, View
@@ -60,6 +61,7 @@ class CISCOnline(SemiEncoderDecoder):
     """
 
     uses_tap = True
+    find_tap = staticmethod(last_layer)  # whatever feature of the head other methods read
 
     def __init__(self,
                  *args,

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mmseg_semi.models.branch import StrongBranch
 from mmseg_semi.models.checkpoint import without_pretrained
-from mmseg_semi.models.feature_tap import FeatureTap
+from mmseg_semi.models.feature_tap import FeatureTap, last_layer
 from mmseg_semi.models.guidance import Guided
 from mmseg_semi.models.losses import rectified_cross_entropy
 from mmseg_semi.models.losses.valid_cross_entropy import class_weight_tensor
@@ -118,7 +118,7 @@ class CISCRectify(GuidedEncoderDecoder):
         teacher.load_state_dict({name: torch.empty_like(like[name]).copy_(found[name]) for name in expected},
                                 assign=True)
         teacher.to(next(self.parameters()).device)  # buffers that no checkpoint holds
-        self._frozen = teacher.requires_grad_(False).eval(), FeatureTap(teacher.decode_head, self._tap_path)
+        self._frozen = teacher.requires_grad_(False).eval(), FeatureTap(teacher.decode_head, self._tap_path, last_layer)
 
     @torch.no_grad()
     def teacher_features(self, images: Tensor) -> Tensor:

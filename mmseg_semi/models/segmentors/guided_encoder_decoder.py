@@ -6,7 +6,7 @@ from mmseg.utils import add_prefix
 from torch import Tensor, nn
 
 from mmseg_semi.models.checkpoint import FittingCheckpoints
-from mmseg_semi.models.feature_tap import FeatureTap
+from mmseg_semi.models.feature_tap import FeatureTap, last_layer
 from mmseg_semi.models.guidance import Guidance, Guided
 from mmseg_semi.models.losses import head_loss
 from mmseg_semi.models.network_check import check_network
@@ -53,7 +53,7 @@ class GuidedEncoderDecoder(FittingCheckpoints, SlidingWindows, EncoderDecoder):
         decode_head (dict): Of ``EncoderDecoder``.
         consistency_weight (float): Factor of L_con, >= 0.
         guidance (dict, optional): Options of :class:`Guidance`.
-        tap (str, optional): See :class:`FeatureTap`.
+        tap (str, optional): See :class:`FeatureTap`. Defaults to the input of the last layer, as published.
         num_stages (int, optional): Left over from a cascade's config, which is refused with its reason.
         **kwargs: Of ``EncoderDecoder``.
 
@@ -79,7 +79,7 @@ class GuidedEncoderDecoder(FittingCheckpoints, SlidingWindows, EncoderDecoder):
         check_labels(self)
         self.consistency_weight = consistency_weight
         self.guidance = Guidance(**(guidance or {}))
-        self.tap = FeatureTap(self.decode_head, tap)
+        self.tap = FeatureTap(self.decode_head, tap, last_layer)
 
     def _check_batch(self, inputs: GuidedBatch) -> None:
         if not isinstance(inputs, GuidedBatch):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mmseg_semi.models.batch_norm import BNGroup, batch_statistics, refuse_checkpointing, untracked_statistics
 from mmseg_semi.models.branch import StrongBranch, step_generator
 from mmseg_semi.models.checkpoint import prepare_state_dict, without_pretrained
-from mmseg_semi.models.feature_tap import FeatureTap
+from mmseg_semi.models.feature_tap import FeatureTap, classifier_path
 from mmseg_semi.models.losses import head_loss
 from mmseg_semi.models.network_check import check_network
 from mmseg_semi.models.segmentors.sliding import SlidingWindows
@@ -62,6 +62,8 @@ class SemiEncoderDecoder(SlidingWindows, EncoderDecoder):
 
     #: Whether the method reads a feature of the decode head.
     uses_tap = False
+    #: Finds the feature where ``tap`` does not name it.
+    find_tap = staticmethod(classifier_path)
 
     def __init__(self,
                  backbone: dict,
@@ -119,8 +121,8 @@ class SemiEncoderDecoder(SlidingWindows, EncoderDecoder):
             MODELS.build(branch.unsup_loss) if branch.unsup_loss else self.unsup_loss for branch in self.branches])
         self.start_iter, self.joint_forward, self.eval_with = start_iter, joint_forward, eval_with
         self.teacher_bn = teacher_bn
-        self.tap = FeatureTap(self.decode_head, tap) if self.uses_tap else None
-        self.teacher_tap = FeatureTap(self.teacher.decode_head, tap) if self.uses_tap else None
+        self.tap = FeatureTap(self.decode_head, tap, self.find_tap) if self.uses_tap else None
+        self.teacher_tap = FeatureTap(self.teacher.decode_head, tap, self.find_tap) if self.uses_tap else None
         self._clock: Optional[tuple] = None
 
     # ---- the student and its twin -------------------------------------------------------------------------------
