@@ -409,7 +409,7 @@ def test_ctrl_c_leaves_whole_files_and_the_next_run_continues(predict, project):
         env=dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1'), text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     limit = time.time() + 60
-    while not list((project / 'out').rglob('*.png')):
+    while not list((project / 'out/masks').rglob('*.png')):
         assert process.poll() is None and time.time() < limit
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)

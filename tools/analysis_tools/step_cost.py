@@ -219,8 +219,9 @@ def measure(bench: Bench, steps: int) -> dict:
         steps (int): Runs of each kind, after one for warming up.
 
     Returns:
-        dict: ``ratio``, ``ratio_of_fastest``, ``ratio_of_cpu_time``, ``step_ms``, ``bare_ms`` and ``stages``, by name
-        ``ms`` in the step, ``bare_ms`` in the bare networks and ``share`` of the step.
+        dict: ``ratio``, ``ratio_of_fastest``, ``ratio_of_cpu_time``, ``step_ms``, ``bare_ms``, ``inputs``, shapes of
+        the batches that pass the teacher and the student, and ``stages``, by name ``ms`` in the step, ``bare_ms`` in
+        the bare networks and ``share`` of the step.
     """
     timed(bench.step), timed(bench.bare)
     pairs = [(timed(bench.step), timed(bench.bare)) for _ in range(steps)]
@@ -234,6 +235,7 @@ def measure(bench: Bench, steps: int) -> dict:
         ratio_of_cpu_time=round(statistics.median(step_cpu) / statistics.median(bare_cpu), 4),
         step_ms=round(1000 * statistics.median(step), 2),
         bare_ms=round(1000 * statistics.median(bare), 2),
+        inputs=dict(teacher=bench.teacher_shapes, student=bench.student_shapes),
         stages={name: dict(ms=round(ms, 2), bare_ms=round(of_bare.get(name, 0.), 2), share=round(ms / total, 4))
                 for name, ms in of_step.items()})
 
