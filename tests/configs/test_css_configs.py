@@ -29,14 +29,15 @@ CITYSCAPES = dict(num_classes=19, crop=769, count=4, lr=3.8e-3, labeled_scale=No
                   test=dict(mode='slide', crop_size=(769, 769), stride=(513, 513)))
 ITERATIONS, GPUS = 80000, 4
 # Config name -> data set and list.
-LISTS = {
-    **{f'{variant}_r101_voc_classic_{n}': (VOC, f'voc/classic/{n}')
-       for variant in ('mix', 'cross', 'ori') for n in (92, 183, 366, 732, 1464)},
-    **{f'mix_r101_voc_blended_u2pl_{n}': (VOC, f'voc/blended_u2pl/{n}') for n in (662, 1323, 2646, 5291)},
-    **{f'mix_r101_cityscapes_u2pl_{n}': (CITYSCAPES, f'cityscapes/u2pl/{n}') for n in (186, 372, 744, 1488)},
+SPLITS = {
+    **{f'voc_classic_{n}': (VOC, f'voc/classic/{n}') for n in (92, 183, 366, 732, 1464)},
+    **{f'voc_blended_u2pl_{n}': (VOC, f'voc/blended_u2pl/{n}') for n in (662, 1323, 2646, 5291)},
+    **{f'cityscapes_u2pl_{n}': (CITYSCAPES, f'cityscapes/u2pl/{n}') for n in (186, 372, 744, 1488)},
 }
+LISTS = {f'{variant}_r101_{name}': split for variant in ('mix', 'cross', 'ori') for name, split in SPLITS.items()}
+EFFECTIVE = {'mix_r101_voc_classic_92_effective': (VOC, 'voc/classic/92')}
 OFFICIAL = {f'{variant}_r101_voc_classic_92_official': (VOC, 'voc/classic/92') for variant in ('mix', 'cross')}
-EVERY = {**LISTS, **OFFICIAL}
+EVERY = {**LISTS, **EFFECTIVE, **OFFICIAL}
 # One of each network.
 CLASSIC, BLENDED, CITY = 'mix_r101_voc_classic_92', 'mix_r101_voc_blended_u2pl_662', 'mix_r101_cityscapes_u2pl_186'
 NETWORKS = (CLASSIC, BLENDED, CITY)
@@ -109,7 +110,8 @@ def test_only_variants_share_a_list():
     names = defaultdict(set)
     for name in EVERY:
         names[css(name).train_dataloader.dataset.labeled.ann_file].add(name.split('_r101_')[1])
-    assert len(names) == 13 and all(len({s.replace('_official', '') for s in found}) == 1 for found in names.values())
+    assert len(names) == 13 and all(
+        len({s.removesuffix('_official').removesuffix('_effective') for s in found}) == 1 for found in names.values())
 
 
 @pytest.mark.parametrize('name', EVERY)
@@ -191,7 +193,8 @@ def test_method(name):
     model = outline(name)
     assert type(model) is CSS and model.variant == variant
     assert model.contrast_threshold == 0.7 and model.hard_threshold == (0.97 if variant == 'ori' else 0.8)
-    assert model.tau_contrast == 0.5 and model.tau_sim == (0.1 if variant == 'cross' and not official else 0.5)
+    assert model.tau_contrast == 0.5 and model.tau_sim == (
+        0.1 if variant == 'cross' and not official or name in EFFECTIVE else 0.5)
     assert model.sampling == dict(num_anchors=256, num_negatives=512, share_negatives=False)
     assert model.prototype_momentum == 0.99 and model.unseen == ('zero' if official else 'mask')
     # Every pixel gets a label: confidence weighs images and chooses pixels for the contrast.
@@ -226,7 +229,7 @@ def test_every_threshold_in_use_can_be_met(name):
     bound = attainable_similarity(data['num_classes'], model.tau_sim)
     if name in OFFICIAL:
         assert bound < model.hard_threshold < model.unsup_loss.threshold
-    elif model.variant == 'cross':
+    elif model.variant == 'cross' or name in EFFECTIVE:
         assert bound > model.unsup_loss.threshold > model.hard_threshold
     else:
         assert model.variant == 'ori' or bound < model.hard_threshold

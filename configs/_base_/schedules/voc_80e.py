@@ -16,6 +16,7 @@ default_hooks = dict(
     logger=dict(type='LoggerHook', interval=50, log_metric_by_epoch=False),
     param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=1000, save_best='mIoU', max_keep_ckpts=1),
+    finite_loss=dict(type='FiniteLossHook'),
     partition=dict(type='PartitionHook'),
     sampler_seed=dict(type='DistSamplerSeedHook'))
 auto_scale_lr = dict(enable=False, base_batch_size=32)  # 16 labeled + 16 unlabeled images a step

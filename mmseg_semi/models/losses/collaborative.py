@@ -229,7 +229,8 @@ class ImageWeightedCrossEntropy(nn.Module):
 
     def weights(self, target: Target) -> Tensor:
         """Weight of each image, [N] float32."""
-        label, confidence = target.label.where(target.weight > 0, IGNORE), target.confidence * target.valid
+        label = target.label.where(target.weight > 0, IGNORE)
+        confidence = target.confidence.where(target.valid, -1)  # below every threshold, 0 included
         return image_weights(label, confidence, self.threshold, self.weight_numerator)
 
     def forward(self, logits: Tensor, target: Target, align_corners: bool) -> Tensor:

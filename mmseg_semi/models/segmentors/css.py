@@ -1,4 +1,5 @@
 """CSS: logits and representations supervise together."""
+import logging
 import math
 from dataclasses import fields, replace
 from typing import Dict, List, Optional, Tuple
@@ -120,6 +121,9 @@ class CSS(SemiEncoderDecoder):
         ):
             if not fits:
                 raise ValueError(f'CSS.{name} must be {expected}, found {value!r}')
+        if variant == 'cross' and any(branch.labeled for branch in self.branches):
+            raise ValueError("CSS: branches[i].labeled=True needs one label a pixel, expected variant 'ori' or 'mix', "
+                             "found 'cross'")
         self.variant, self.unseen = variant, unseen
         self.tau_sim, self.tau_contrast = tau_sim, tau_contrast
         self.contrast_threshold, self.hard_threshold = contrast_threshold, hard_threshold
@@ -165,9 +169,13 @@ class CSS(SemiEncoderDecoder):
             checks += [('unsup_loss.threshold', loss.threshold, 'the unsupervised loss is 0 after warm-up')
                        for loss in self.branch_losses if isinstance(loss, ImageWeightedCrossEntropy)]
         for name, threshold, consequence in checks:
-            if bound < threshold:
-                print_log(f'CSS: {name}={threshold} can never be reached, so {consequence}; lower tau_sim '
-                          '(docs/methods/css.md)', 'current', level=30)
+            if orthogonal < threshold:
+                reach = 'can never be reached, so' if bound < threshold else \
+                    'takes prototypes that point away from each other to be reached; if they do not,'
+                print_log(f'CSS: {name}={threshold} {reach} {consequence}; lower tau_sim (docs/methods/css.md)',
+                          'current', level=logging.WARNING)
+            else:
+                print_log(f'CSS: {name}={threshold} can be reached.', 'current')
 
     def contrast_weight(self) -> float:
         """lambda of this iteration, in [0, 1]; 1 in the labeled-only phase."""
@@ -226,6 +234,7 @@ class CSS(SemiEncoderDecoder):
         present = loss.new_zeros(self.num_classes + 1).scatter_(0, label.clamp(max=self.num_classes), 1)
         return {
             'contrast.loss_nce': weight * loss,
+            'monitor.nce': loss.detach(),
             'monitor.contrast_weight': loss.new_full((), weight),
             'monitor.classes': present[:-1].sum(),
             'monitor.hard': (hard & valid).sum() / valid.sum().clamp(min=1),
@@ -262,8 +271,13 @@ class CSS(SemiEncoderDecoder):
         return features, label.flatten(), (own < self.hard_threshold).flatten()
 
     def monitors(self, step: Step) -> Dict[str, Tensor]:
-        """Also the mean image weight w_b; ``monitor.kept`` is the share of pixels with a label: agreement, in mix."""
+        """Also the mean image weight w_b, and in cross the share of valid pixels on which both spaces agree (1 in its
+        warm-up); ``monitor.kept`` is the share of pixels with a label: agreement, in mix."""
         monitors = super().monitors(step)
+        if isinstance(step.target, TwoSpaceTarget):
+            valid = step.target.valid
+            agree = (step.target.label == step.target.contrast_label) & valid
+            monitors['monitor.agreement'] = agree.sum() / valid.sum().clamp(min=1)
         for i, (loss, view) in enumerate(zip(self.branch_losses, step.mixed, strict=False)):
             if isinstance(loss, ImageWeightedCrossEntropy):
                 monitors[f'monitor.image_weight_{i}'] = loss.weights(view.target).mean()

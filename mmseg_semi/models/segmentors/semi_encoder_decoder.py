@@ -119,11 +119,24 @@ class SemiEncoderDecoder(SlidingWindows, EncoderDecoder):
         self.unsup_loss = MODELS.build(unsup_loss or dict(type='PseudoLabelCrossEntropy'))
         self.branch_losses = nn.ModuleList([
             MODELS.build(branch.unsup_loss) if branch.unsup_loss else self.unsup_loss for branch in self.branches])
+        self._rehearse()
         self.start_iter, self.joint_forward, self.eval_with = start_iter, joint_forward, eval_with
         self.teacher_bn = teacher_bn
         self.tap = FeatureTap(self.decode_head, tap, self.find_tap) if self.uses_tap else None
         self.teacher_tap = FeatureTap(self.teacher.decode_head, tap, self.find_tap) if self.uses_tap else None
         self._clock: Optional[tuple] = None
+
+    def _rehearse(self) -> None:
+        """Lets labeler, branches and losses meet on a blank image, since the first real one may be hours away."""
+        def blank(size: tuple, flip: bool = False) -> Tensor:
+            return torch.zeros(1, self.num_classes, *size)
+
+        valid = torch.ones(1, 8, 8, dtype=torch.bool)
+        view = View(torch.zeros(1, 3, 8, 8), self.labeler(blank((8, 8)), valid, blank))
+        truth = Target(label=valid.long(), weight=valid.float(), confidence=valid.float(), valid=valid)
+        for branch, loss in zip(self.branches, self.branch_losses, strict=True):
+            joined = view.join(View(view.images, truth)) if branch.labeled else view
+            loss(blank((8, 8)).expand(len(joined.images), -1, -1, -1), joined.target, self.align_corners)
 
     # ---- the student and its twin -------------------------------------------------------------------------------
 
@@ -300,8 +313,19 @@ class SemiEncoderDecoder(SlidingWindows, EncoderDecoder):
         step.out_labeled, *step.out_mixed = outputs
 
     def student_forward(self, images: Tensor) -> Output:
-        """Runs the student on images [N, 3, H, W] in [0, 1]."""
-        return self._run(self, self.tap, images)
+        """Runs the student on images [N, 3, H, W] in [0, 1].
+
+        Raises:
+            ValueError: If a BN layer gets a single value per channel: one image behind a global pooling.
+        """
+        try:
+            return self._run(self, self.tap, images)
+        except ValueError as error:
+            if 'more than 1 value per channel' not in str(error):
+                raise
+            raise ValueError('a BN layer of the network gets one value per channel, that of the only image in the '
+                             f'batch {tuple(images.shape)}: set train_dataloader.sampler.counts to at least 2 of each '
+                             "kind per GPU, norm_cfg.type='SyncBN' on several GPUs, or 'GN'") from error
 
     def _run(self, network: EncoderDecoder, tap: Optional[FeatureTap], images: Tensor) -> Output:
         features = network.extract_feat(self.data_preprocessor.normalize(images))

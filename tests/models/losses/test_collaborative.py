@@ -180,6 +180,8 @@ def test_what_does_not_train_has_no_say():
     # Image 1: labels 0, 2 of cross-entropy .2 and 1; three of its pixels are confident, one of them is padding.
     assert loss.weights(Target(label, weight, confidence, valid)).tolist() == [1, 0.5]
     assert loss(logits, Target(label, weight, confidence, valid), True).item() == pytest.approx((1.2 + 0.3) / 3)
+    every = ImageWeightedCrossEntropy(0)  # a threshold that the confidence 0 of padding meets
+    assert every.weights(Target(label, weight, confidence, valid))[0] == 3 / 2
 
 
 def test_class_weights_count_in_both_sums():

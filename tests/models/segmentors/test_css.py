@@ -214,8 +214,8 @@ def test_soft_labels_and_labeled_branches_of_cross(tiny_cfg, make_batch):
     soft = dict(type='ThresholdLabeler', threshold=0., soft=True)
     assert run_loss(build(tiny_cfg, variant='cross', labeler=soft), make_batch())['unsup_0.loss_ce'] > 0
     branch = dict(augments=[], labeled=True)
-    with pytest.raises(TypeError, match='labeled=True goes with plain pseudo-labels, found TwoSpaceTarget'):
-        run_loss(build(tiny_cfg, variant='cross', branches=[branch]), make_batch())
+    with pytest.raises(ValueError, match="labeled=True needs one label a pixel.* found 'cross'"):
+        build(tiny_cfg, variant='cross', branches=[branch])
 
 
 def test_warm_up_of_cross_labels_as_ori(tiny_cfg, make_batch):
@@ -256,8 +256,9 @@ def test_ramp(tiny_cfg):
 
 
 @pytest.mark.parametrize('options, says', [
-    (dict(tau_sim=0.5), ['at most 0.948', 'hard_threshold=0.96 can never be reached']),
-    (dict(tau_sim=0.1), ['at most 1.000']),
+    (dict(tau_sim=0.5), ['at most 0.948; 0.711 for', 'hard_threshold=0.96 can never be reached']),
+    (dict(tau_sim=0.4), ['at most 0.980; 0.802 for', 'hard_threshold=0.96 takes prototypes that point away']),
+    (dict(tau_sim=0.1), ['at most 1.000', 'hard_threshold=0.96 can be reached']),
     (dict(variant='cross', tau_sim=0.5), ['at most 0.948', 'hard_threshold=0.96 can never be reached',
                                           'unsup_loss.threshold=0.97 can never be reached']),
     (dict(variant='ori', tau_sim=0.5), []),

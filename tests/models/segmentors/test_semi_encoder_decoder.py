@@ -250,6 +250,28 @@ def test_misuse_is_explained(tiny_cfg, make_batch):
         MODELS.build(dict(tiny_cfg, start_iter=-1))
 
 
+@pytest.mark.parametrize('change, error, message', [
+    (dict(unsup_loss=dict(type='PseudoLabelCrossEntropy', class_weight=[1.] * 3)), ValueError,
+     'unsup_loss.class_weight has 3 weights for 4 classes'),
+    (dict(unsup_loss=dict(type='PseudoLabelKLDivergence')), TypeError, 'set soft=True in the labeler'),
+    (dict(labeler=dict(type='ThresholdLabeler', threshold=0, soft=True),
+          branches=[dict(augments=[dict(type='CutMix')], labeled=True)]), TypeError, 'goes with plain pseudo-labels'),
+])
+def test_parts_of_the_unlabeled_phase_that_do_not_fit_are_told_before_training(tiny_cfg, change, error, message):
+    with pytest.raises(error, match=message):
+        MODELS.build({**tiny_cfg, **change, 'start_iter': 1000})
+
+
+def test_one_image_in_front_of_a_global_pooling(tiny_cfg, make_batch):
+    norm, classes = tiny_cfg.decode_head.norm_cfg, tiny_cfg.decode_head.num_classes
+    tiny_cfg.decode_head = dict(type='ASPPHead', in_channels=tiny_cfg.decode_head.in_channels, channels=8,
+                                dilations=(1, 2), num_classes=classes, norm_cfg=norm)
+    model = MODELS.build(dict(tiny_cfg, joint_forward=False)).train()
+    model.begin_iter(0, 0, 0)
+    with pytest.raises(ValueError, match=r'the only image in the batch \(1, 3, 33, 33\): set .*sampler.counts'):
+        model.loss(**model.data_preprocessor(make_batch(1, 1), True))
+
+
 def test_predicts_with_teacher_student_or_both(tiny_cfg, make_batch):
     model = build(tiny_cfg).eval()
     for p in model.teacher.parameters():
