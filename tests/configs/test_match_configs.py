@@ -295,6 +295,9 @@ def shrink(cfg):
     cfg.train_dataloader.dataset.unlabeled.pipeline[2].crop_size = (65, 65)
     labeler = cfg.model.labeler
     labeler.get('labeler', labeler).threshold = 0.0
+    mask = cfg.model.branches[-1].augments[-1]
+    if mask.type == 'PatchMask':
+        mask.block_size = 16  # a crop of one cell is refused
     if cfg.model.test_cfg.mode == 'slide':
         cfg.model.test_cfg.update(crop_size=(65, 65), stride=(43, 43))
 
