@@ -45,7 +45,8 @@ class PatchMask(BatchAugment):
     """Masks patches of the image; the pseudo-label stays that of the complete image.
 
     MaskMatch's masked task (https://arxiv.org/abs/2312.08631), with the mask of MIC (CVPR 2023), since MaskMatch's own
-    grid, fill and ratios are not public. Put it last among the augments: a blur behind it leaks color across borders.
+    grid, fill and ratios are not public. It is the last augment of its branch: a blur behind it would leak color across
+    borders.
 
     Args:
         block_size (int): Side of a cell in pixels; the grid has ``round(side / block_size)`` cells, at least one, from

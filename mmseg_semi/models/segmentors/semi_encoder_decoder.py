@@ -110,8 +110,8 @@ class SemiEncoderDecoder(SlidingWindows, EncoderDecoder):
         self.teacher.requires_grad_(False).eval()
         self.labeler = MODELS.build(labeler)
         color = {name: getattr(self.data_preprocessor, name, None) for name in ('mean', 'std')}
-        self.branches = [StrongBranch(**branch, **color) for branch in branches]
-        self.labeled_augments = StrongBranch(labeled_augments, **color)
+        self.branches = [StrongBranch(**branch, **color, name=f'branches[{i}]') for i, branch in enumerate(branches)]
+        self.labeled_augments = StrongBranch(labeled_augments, **color, name='labeled_augments')
         if not all(branch.update_bn for branch in self.branches):
             refuse_checkpointing(self)
         self.unsup_loss = MODELS.build(unsup_loss or dict(type='PseudoLabelCrossEntropy'))

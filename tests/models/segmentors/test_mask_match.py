@@ -113,6 +113,17 @@ def test_only_the_masked_region_is_trained(tiny_cfg, make_batch):
     assert not gradient[visible].any() and gradient[~visible & step.batch.valid].all()
 
 
+def test_nothing_comes_behind_the_mask(tiny_cfg):
+    for behind in (dict(type='GaussianBlur'), dict(type='CutMix'), MASK):
+        found = rf"found augments .'ColorJitter', 'PatchMask', '{behind['type']}'.*put it last"
+        augments = [dict(type='ColorJitter'), MASK, behind]
+        with pytest.raises(ValueError, match=rf'^branches.1.: nothing may come behind PatchMask, {found}'):
+            build(tiny_cfg, STRONG, dict(augments=augments))
+        with pytest.raises(ValueError, match=f'^labeled_augments: nothing may come behind PatchMask, {found}'):
+            build(tiny_cfg, STRONG, labeled_augments=augments)
+    build(tiny_cfg, STRONG, dict(augments=[dict(type='CutMix'), MASK]))  # the mixed view, masked
+
+
 def test_masks_differ_between_images_iterations_and_ranks(tiny_cfg, make_batch):
     model = build(tiny_cfg, masked())
     data = model.data_preprocessor(make_batch(), True)
@@ -226,7 +237,7 @@ def test_weight_of_the_masked_task_may_rise(tiny_cfg, make_batch):
     for iteration, share in ((3, 0.25), (4, 0.5), (6, 1), (9, 1)):
         loss, full = (run_loss(copy.deepcopy(m), make_batch(), iteration)['unsup_0.loss_ce'] for m in (model, plain))
         torch.testing.assert_close(loss, share * full)
-    with pytest.raises(ValueError, match='ramp_iters must be >= 0, found -1'):
+    with pytest.raises(ValueError, match=r'^branches.0.: ramp_iters must be >= 0, found -1'):
         build(tiny_cfg, dict(masked(), ramp_iters=-1))
 
 
