@@ -1,5 +1,5 @@
 """Pseudo-labels from an ensemble of scales."""
-from typing import Callable, Sequence
+from typing import Callable, Dict, Sequence
 
 import torch
 from mmseg.models.utils import resize
@@ -18,14 +18,19 @@ class MultiScaleLabeler:
 
         P = mean over k in K of up(softmax(T(resize(x, k))))
 
-    The mean of probabilities is less sure than a single prediction: at the same threshold fewer pixels are kept. A
-    scale k costs k^2 teacher forwards; the one at scale 1 happens even if K leaves it out.
+    The mean of probabilities is less sure than a single prediction: at the same threshold fewer pixels are kept, how
+    many fewer is logged (spec section 5). A scale k costs k^2 teacher forwards; the one at scale 1 happens even if K
+    leaves it out.
 
     Args:
         labeler (dict): Labeler that gets log P in place of logits.
         scales (Sequence[float]): K, positive.
         flip (bool): Whether every scale is also predicted mirrored. Defaults to False.
         divisor (int): Scaled heights and widths are rounded to a multiple of it (14 for patch-14 ViTs). Defaults to 1.
+
+    Attributes:
+        monitors (dict[str, Tensor]): For the log, of the last batch: ``monitor.kept_single``, the share of its valid
+            pixels that the inner labeler keeps of the prediction at scale 1 alone; empty before.
 
     Raises:
         ValueError: If ``scales`` is empty, or a scale or ``divisor`` is not positive.
@@ -41,6 +46,7 @@ class MultiScaleLabeler:
                              f'scales={list(scales)}, divisor={divisor}')
         self.labeler = MODELS.build(labeler)
         self.scales, self.flip, self.divisor = tuple(scales), flip, divisor
+        self.monitors: Dict[str, Tensor] = {}
 
     def __call__(self, logits: Tensor, valid: Tensor, predict: Callable[[tuple, bool], Tensor]) -> Target:
         """Labels a batch.
@@ -54,9 +60,17 @@ class MultiScaleLabeler:
         Returns:
             Target: The inner labeler's. With the one scale 1 and no flip exactly what it says without this wrapper.
         """
+        target = self.labeler(logits, valid, predict)
+        self.monitors = {'monitor.kept_single': target.weight.sum() / valid.sum().clamp(min=1)}
         if self.scales == (1.0, ) and not self.flip:
-            return self.labeler(logits, valid, predict)
-        size = tuple(valid.shape[1:])
+            return target
+        del target  # a soft one is as large as the logits
+        mean = self._mean(logits, predict)
+        return self.labeler(mean.clamp(min=torch.finfo(mean.dtype).tiny).log(), valid, predict)
+
+    def _mean(self, logits: Tensor, predict: Callable[[tuple, bool], Tensor]) -> Tensor:
+        """P, [N, C, H, W] float32."""
+        size = tuple(logits.shape[2:])
         total = torch.zeros_like(logits, dtype=torch.float32)
         for scale in self.scales:
             scaled = tuple(max(1, round(side * scale / self.divisor)) * self.divisor for side in size)
@@ -64,5 +78,4 @@ class MultiScaleLabeler:
                 one = logits if scaled == size and not flip else predict(scaled, flip)
                 probability = one.float().softmax(dim=1)
                 total += resize(probability, size=size, mode='bilinear', align_corners=False)
-        mean = total / (len(self.scales) * (1 + self.flip))
-        return self.labeler(mean.clamp(min=torch.finfo(mean.dtype).tiny).log(), valid, predict)
+        return total / (len(self.scales) * (1 + self.flip))

@@ -37,7 +37,7 @@ class SemiEncoderDecoder(SlidingWindows, EncoderDecoder):
     Args:
         backbone, decode_head, neck, auxiliary_head, train_cfg, test_cfg, data_preprocessor, pretrained, init_cfg: As
             ``EncoderDecoder``.
-        labeler (dict): Turns teacher logits into a :class:`Target`.
+        labeler (dict): Turns teacher logits into a :class:`Target`; what it puts into ``monitors`` is logged.
         branches (Sequence[dict]): One :class:`StrongBranch` per strong view.
         labeled_augments (Sequence[dict]): Batch augments of the labeled images that leave the labels where they are
             (photometric ones). Defaults to none.
@@ -337,13 +337,17 @@ class SemiEncoderDecoder(SlidingWindows, EncoderDecoder):
         return {}
 
     def monitors(self, step: Step) -> Dict[str, Tensor]:
-        """Mean weight (the kept share) and confidence over the valid pixels of the weak views, before mixing."""
+        """Mean weight (the kept share) and confidence over the valid pixels of the weak views, before mixing.
+
+        What the labeler has in ``monitors`` is added.
+        """
         if step.target is None:
             return {}
         count = step.target.valid.sum().clamp(min=1)
         return {
             'monitor.kept': step.target.weight.sum() / count,
-            'monitor.confidence': (step.target.confidence * step.target.valid).sum() / count
+            'monitor.confidence': (step.target.confidence * step.target.valid).sum() / count,
+            **getattr(self.labeler, 'monitors', {})
         }
 
     # ---- prediction ---------------------------------------------------------------------------------------------

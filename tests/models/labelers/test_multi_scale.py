@@ -50,6 +50,19 @@ def test_equals_the_mean_of_probabilities(flip):
     assert ((12, 16), False) not in calls and len(calls) == count - 1
 
 
+def test_the_share_that_scale_one_alone_would_keep():
+    images, valid = torch.randn(2, 3, 12, 16), torch.rand(2, 12, 16) < 0.8
+    alone = (network(images).softmax(1).amax(1) >= 0.6)[valid].float().mean()
+    assert MultiScaleLabeler(INNER).monitors == {}
+    for scales in ((1.0, ), (0.5, 1.5), (0.5, 1.0, 1.5)):
+        labeler = MultiScaleLabeler(INNER, scales=scales)
+        target = labeler(network(images), valid, predict_of(images, []))
+        torch.testing.assert_close(labeler.monitors, {'monitor.kept_single': alone})
+        assert (target.weight[valid].mean() == alone) == (scales == (1.0, ))
+    labeler(network(images), torch.zeros_like(valid), predict_of(images, []))
+    assert labeler.monitors['monitor.kept_single'] == 0
+
+
 def test_sizes_are_multiples_of_the_divisor():
     images, valid, calls = torch.randn(1, 3, 28, 42), torch.ones(1, 28, 42, dtype=torch.bool), []
     MultiScaleLabeler(INNER, scales=(0.25, 0.8), divisor=14)(network(images), valid, predict_of(images, calls))

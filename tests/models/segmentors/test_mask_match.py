@@ -171,6 +171,24 @@ def test_ensemble_labels_feed_every_branch(tiny_cfg, make_batch):
     assert all(p.grad is None for p in model.teacher.parameters())
 
 
+def test_the_log_tells_what_the_ensemble_drops(tiny_cfg, make_batch):
+    inner = dict(type='ThresholdLabeler', threshold=0.3)
+    alone = run_loss(build(tiny_cfg, STRONG, labeler=inner), make_batch())
+    both = run_loss(build(tiny_cfg, STRONG, labeler=dict(type='MultiScaleLabeler', labeler=inner)), make_batch())
+    assert 'monitor.kept_single' not in alone
+    assert 0 < both['monitor.kept'] < both['monitor.kept_single'] == alone['monitor.kept'] < 1
+
+
+def test_a_whole_step_never_reads_a_value(tiny_cfg, make_batch, to_meta):
+    labeler = dict(type='MultiScaleLabeler', labeler=dict(type='ThresholdLabeler', threshold=0.3), flip=True)
+    model = build(tiny_cfg, STRONG, masked(), labeler=labeler)
+    data = to_meta(model, model.data_preprocessor(make_batch(), True))
+    model.begin_iter(0, seed=1, rank=0)
+    losses = model.loss(**data)
+    sum(value for key, value in losses.items() if 'loss' in key).backward()
+    assert model.backbone.conv1.weight.grad.is_meta and losses['monitor.kept_single'].is_meta
+
+
 def test_padding_changes_no_gradient(tiny_cfg, make_batch):
     gradients = []
     for fill in (0., 9.):
