@@ -33,13 +33,18 @@ class ThresholdLabeler:
             raise ValueError(f"labeler.reliability must be 'pixel' or 'batch_ratio', found {reliability!r}")
         self.threshold, self.reliability, self.soft = threshold, reliability, soft
 
-    def __call__(self, logits: Tensor, valid: Tensor, predict: Optional[Callable] = None) -> Target:
+    def __call__(self,
+                 logits: Tensor,
+                 valid: Tensor,
+                 predict: Optional[Callable] = None,
+                 iteration: int = 0) -> Target:
         """Labels a batch.
 
         Args:
             logits (Tensor): [N, C, H, W] of the teacher at image size; computed in float32.
             valid (Tensor): [N, H, W] bool, false on padding.
             predict (Callable, optional): Not used; see :class:`MultiScaleLabeler`.
+            iteration (int): Not used either.
 
         Returns:
             Target: ``weight`` is 1 where the pixel is valid and confident, else 0; with ``'batch_ratio'`` their share

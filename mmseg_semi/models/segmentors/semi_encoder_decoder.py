@@ -257,7 +257,8 @@ class SemiEncoderDecoder(SlidingWindows, EncoderDecoder):
             logits = full(self.teacher_forward(images.flip(3) if flip else images, track=False).logits, size)
             return logits.flip(3) if flip else logits
 
-        return self.labeler(full(output.logits, tuple(batch.valid.shape[1:])), batch.valid, predict)
+        logits = full(output.logits, tuple(batch.valid.shape[1:]))
+        return self.labeler(logits, batch.valid, predict, self._clock[2] - self.start_iter)
 
     @torch.no_grad()
     def strong_views(self, step: Step) -> List[View]:

@@ -171,6 +171,18 @@ def test_ensemble_labels_feed_every_branch(tiny_cfg, make_batch):
     assert all(p.grad is None for p in model.teacher.parameters())
 
 
+def test_iterations_of_the_ensemble_count_from_the_first_labels(tiny_cfg, make_batch):
+    inner = dict(type='ThresholdLabeler', threshold=0.3)
+    labeler = dict(type='MultiScaleLabeler', labeler=inner, every_n=2, warm_iters=2)
+    model = build(tiny_cfg, STRONG, labeler=labeler, start_iter=3)
+    seen, forwards = inputs_of(model.teacher.backbone), []
+    for iteration in range(2, 9):
+        run_loss(model, make_batch(), iteration)
+        forwards.append(len(seen))
+        seen.clear()
+    assert forwards == [0, 1, 1, 3, 1, 3, 1]
+
+
 def test_the_log_tells_what_the_ensemble_drops(tiny_cfg, make_batch):
     inner = dict(type='ThresholdLabeler', threshold=0.3)
     alone = run_loss(build(tiny_cfg, STRONG, labeler=inner), make_batch())
