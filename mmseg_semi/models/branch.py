@@ -5,6 +5,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmseg_semi.models.augments import PatchMask
 from mmseg_semi.registry import BATCH_AUGMENTS
 from mmseg_semi.structures import View
 
@@ -19,7 +20,8 @@ class StrongBranch:
     """Makes a strong view from the weak one.
 
     Args:
-        augments (Sequence[dict]): Batch augments, applied in order; may be empty.
+        augments (Sequence[dict]): Batch augments, applied in order; may be empty. Nothing may come behind a
+            :class:`PatchMask` (MaskMatch spec section 4).
         loss_weight (float): Weight of the branch's loss, >= 0. Defaults to 1.
         update_bn (bool): Whether the student's BN running statistics learn from this view. False for views that look
             unlike any real image: the view then passes the student alone, normalized by its own batch statistics, and
@@ -30,9 +32,10 @@ class StrongBranch:
             phase. Defaults to 0, no ramp.
         unsup_loss (dict, optional): Loss of this view in place of the model's.
         mean, std (Tensor, optional): [3, 1, 1], RGB in [0, 1], handed to the augments; see :class:`BatchAugment`.
+        name (str): What error messages call the branch.
 
     Raises:
-        ValueError: If ``loss_weight`` or ``ramp_iters`` is negative.
+        ValueError: If ``loss_weight`` or ``ramp_iters`` is negative, or an augment comes behind a ``PatchMask``.
     """
 
     def __init__(self,
@@ -43,12 +46,17 @@ class StrongBranch:
                  ramp_iters: int = 0,
                  unsup_loss: Optional[dict] = None,
                  mean: Optional[Tensor] = None,
-                 std: Optional[Tensor] = None) -> None:
+                 std: Optional[Tensor] = None,
+                 name: str = 'branch') -> None:
         if loss_weight < 0:
-            raise ValueError(f'branches: loss_weight must be >= 0, found {loss_weight}')
+            raise ValueError(f'{name}: loss_weight must be >= 0, found {loss_weight}')
         if ramp_iters < 0:
-            raise ValueError(f'branches: ramp_iters must be >= 0, found {ramp_iters}')
+            raise ValueError(f'{name}: ramp_iters must be >= 0, found {ramp_iters}')
         self.augments = [BATCH_AUGMENTS.build(a) for a in augments]
+        if any(isinstance(augment, PatchMask) for augment in self.augments[:-1]):
+            raise ValueError(f'{name}: nothing may come behind PatchMask, found augments '
+                             f'{[type(augment).__name__ for augment in self.augments]}: a blur would leak color across '
+                             'the borders of its cells, a change of color would show in hidden ones; put it last')
         for augment in self.augments:
             if mean is not None:
                 augment.image_mean, augment.image_std = mean, std

@@ -166,6 +166,9 @@ def make_runner(roots, tmp_path, monkeypatch):
             cfg.model.start_iter = 0
             labeler = cfg.model.labeler
             labeler.get('labeler', labeler).threshold = 0.0  # which an untrained teacher reaches
+            mask = cfg.model.branches[-1].augments[-1]
+            if mask.type == 'PatchMask':
+                mask.block_size = 16  # a crop of one cell is refused
             cfg.train_dataloader.dataset.unlabeled.pipeline[2].crop_size = (65, 65)
         labeled = cfg.train_dataloader.dataset
         labeled.get('labeled', labeled).pipeline[4].crop_size = (65, 65)

@@ -35,7 +35,7 @@ def test_maskmatch_is_fixmatch_with_two_parts():
     semi, same_hooks = load('maskmatch.py')
     assert same_hooks == hooks
     assert semi['labeler'] == dict(type='MultiScaleLabeler', labeler=fixmatch['labeler'], scales=(0.5, 1.0, 1.5),
-                                   flip=False)
+                                   flip=False, every_n=1, warm_iters=0)
     mask = dict(type='PatchMask', block_size=64, ratio=0.7, ratio_mode='bernoulli', fill='zero', loss_region='all')
     assert semi['branches'] == [
         dict(augments=[*PHOTOMETRIC, CUTMIX], loss_weight=0.25),

@@ -115,6 +115,9 @@ def small(cfg, network):
         model.update(cfg.rectify, type='CISCRectify', guidance=cfg.guidance)
         model.data_preprocessor.type = 'GuidedSegDataPreProcessor'
         return cfg, side
+    mask = model.branches[-1].augments[-1]
+    if mask.type == 'PatchMask':
+        mask.block_size = 16  # a crop of one cell is refused
     model.start_iter = 0
     inner = model.labeler.get('labeler', model.labeler)
     inner.threshold = 0.2  # below what untrained networks are sure of, so that pseudo-labels train

@@ -7,7 +7,9 @@ semi = dict(
         type='MultiScaleLabeler',
         labeler=dict(type='ThresholdLabeler', threshold=0.95),
         scales=(0.5, 1.0, 1.5),
-        flip=False),
+        flip=False,
+        every_n=1,  # 2: every other iteration labels with scale 1 alone, for speed
+        warm_iters=0),  # so many iterations with scale 1 alone first
     branches=[
         dict(augments=_base_.semi.branches[0].augments, loss_weight=0.25),
         dict(

@@ -45,10 +45,12 @@ class PatchMask(BatchAugment):
     """Masks patches of the image; the pseudo-label stays that of the complete image.
 
     MaskMatch's masked task (https://arxiv.org/abs/2312.08631), with the mask of MIC (CVPR 2023), since MaskMatch's own
-    grid, fill and ratios are not public. Put it last among the augments: a blur behind it leaks color across borders.
+    grid, fill and ratios are not public. It is the last augment of its branch: a blur behind it would leak color across
+    borders.
 
     Args:
-        block_size (int): Side of a cell in pixels; the grid has ``round(side / block_size)`` cells, at least one.
+        block_size (int): Side of a cell in pixels; the grid has ``round(side / block_size)`` cells, at least one, from
+            top to bottom and from left to right. 8 or more a side keep the visible share steady.
         ratio (float | Sequence[float]): Share to hide, in [0, 1], or a range to draw it from for each image.
         ratio_mode (str): ``'bernoulli'`` or ``'exact'``, see :func:`draw_cells`.
         fill (str): What hidden pixels show: ``'zero'``, the color that normalization turns into 0 (the data set's
@@ -57,7 +59,7 @@ class PatchMask(BatchAugment):
             weight and leave the divisor.
 
     Raises:
-        ValueError: If an option is unknown or out of range.
+        ValueError: If an option is unknown or out of range; when called, if the crop is one cell and ``ratio`` not 0.
     """
 
     def __init__(self,
@@ -81,6 +83,10 @@ class PatchMask(BatchAugment):
         """Draws ``cells`` [N, rows, columns] bool, and as ``fill`` needs ``seed`` int or ``partner`` [N]."""
         size, _, height, width = view.images.shape
         rows, columns = (max(1, math.floor(side / self.block_size + 0.5)) for side in (height, width))
+        if rows * columns == 1 and self.ratio[1] > 0:  # the last cell stays visible: nothing would ever be hidden
+            raise ValueError(f'PatchMask.block_size={self.block_size} makes one cell of a crop of {height} x {width} '
+                             '(height x width), which is never hidden; expected two cells or more, that is a '
+                             f'block_size of at most {2 * max(height, width) // 3}')
         ratio = uniform(*self.ratio, size, generator)
         params = dict(cells=draw_cells(size, rows, columns, ratio, self.ratio_mode, generator))
         if self.fill == 'noise':

@@ -1,4 +1,4 @@
 from .multi_scale import MultiScaleLabeler
-from .threshold import ThresholdLabeler
+from .threshold import ThresholdLabeler, require_pixel_reliability
 
-__all__ = ['MultiScaleLabeler', 'ThresholdLabeler']
+__all__ = ['MultiScaleLabeler', 'ThresholdLabeler', 'require_pixel_reliability']

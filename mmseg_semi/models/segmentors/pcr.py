@@ -5,6 +5,7 @@ import torch
 from mmseg.models import EncoderDecoder
 from torch import Tensor
 
+from mmseg_semi.models.labelers import require_pixel_reliability
 from mmseg_semi.models.points import PointReader, stratified_pixels
 from mmseg_semi.models.segmentors.semi_encoder_decoder import SemiEncoderDecoder
 from mmseg_semi.registry import MODELS
@@ -34,7 +35,7 @@ class PCR(SemiEncoderDecoder):
         **kwargs: Of :class:`SemiEncoderDecoder`.
 
     Raises:
-        ValueError: If ``predict_with`` is neither of the two.
+        ValueError: If ``predict_with`` is neither of the two, or the labeler's ``reliability`` is ``'batch_ratio'``.
     """
 
     # Pixels scored at once when the prototype head predicts; bounds memory.
@@ -46,6 +47,7 @@ class PCR(SemiEncoderDecoder):
         super().__init__(*args, **kwargs)
         if predict_with not in ('linear', 'prototype'):
             raise ValueError(f"predict_with must be 'linear' or 'prototype', found {predict_with!r}")
+        require_pixel_reliability(self.labeler, 'PCR', 'its prototypes learn from every pixel of positive weight')
         self.predict_with = predict_with
         defaults = dict(type='PrototypeHead', num_classes=self.num_classes, channels=self.tap.channels)
         self.prototype_head = MODELS.build({**defaults, **prototype_head})

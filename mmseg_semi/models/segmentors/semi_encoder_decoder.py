@@ -37,7 +37,7 @@ class SemiEncoderDecoder(SlidingWindows, EncoderDecoder):
     Args:
         backbone, decode_head, neck, auxiliary_head, train_cfg, test_cfg, data_preprocessor, pretrained, init_cfg: As
             ``EncoderDecoder``.
-        labeler (dict): Turns teacher logits into a :class:`Target`.
+        labeler (dict): Turns teacher logits into a :class:`Target`; what it puts into ``monitors`` is logged.
         branches (Sequence[dict]): One :class:`StrongBranch` per strong view.
         labeled_augments (Sequence[dict]): Batch augments of the labeled images that leave the labels where they are
             (photometric ones). Defaults to none.
@@ -112,8 +112,8 @@ class SemiEncoderDecoder(SlidingWindows, EncoderDecoder):
         self.teacher.requires_grad_(False).eval()
         self.labeler = MODELS.build(labeler)
         color = {name: getattr(self.data_preprocessor, name, None) for name in ('mean', 'std')}
-        self.branches = [StrongBranch(**branch, **color) for branch in branches]
-        self.labeled_augments = StrongBranch(labeled_augments, **color)
+        self.branches = [StrongBranch(**branch, **color, name=f'branches[{i}]') for i, branch in enumerate(branches)]
+        self.labeled_augments = StrongBranch(labeled_augments, **color, name='labeled_augments')
         if not all(branch.update_bn for branch in self.branches):
             refuse_checkpointing(self)
         self.unsup_loss = MODELS.build(unsup_loss or dict(type='PseudoLabelCrossEntropy'))
@@ -272,7 +272,8 @@ class SemiEncoderDecoder(SlidingWindows, EncoderDecoder):
             logits = full(self.teacher_forward(images.flip(3) if flip else images, track=False).logits, size)
             return logits.flip(3) if flip else logits
 
-        return self.labeler(full(output.logits, tuple(batch.valid.shape[1:])), batch.valid, predict)
+        logits = full(output.logits, tuple(batch.valid.shape[1:]))
+        return self.labeler(logits, batch.valid, predict, self._clock[2] - self.start_iter)
 
     @torch.no_grad()
     def strong_views(self, step: Step) -> List[View]:
@@ -363,13 +364,17 @@ class SemiEncoderDecoder(SlidingWindows, EncoderDecoder):
         return {}
 
     def monitors(self, step: Step) -> Dict[str, Tensor]:
-        """Mean weight (the kept share) and confidence over the valid pixels of the weak views, before mixing."""
+        """Mean weight (the kept share) and confidence over the valid pixels of the weak views, before mixing.
+
+        What the labeler has in ``monitors`` is added.
+        """
         if step.target is None:
             return {}
         count = step.target.valid.sum().clamp(min=1)
         return {
             'monitor.kept': step.target.weight.sum() / count,
-            'monitor.confidence': (step.target.confidence * step.target.valid).sum() / count
+            'monitor.confidence': (step.target.confidence * step.target.valid).sum() / count,
+            **getattr(self.labeler, 'monitors', {})
         }
 
     # ---- prediction ---------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from mmseg_semi.structures import Target, View
     dict(type='ColorJitter'), dict(type='RandomGrayscale'), dict(type='GaussianBlur'),
     dict(type='RandomMirror'), dict(type='RandomScaleCrop'),
     dict(type='PatchMask', block_size=5, loss_region='masked'),
-    dict(type='PatchMask', fill='mix', ratio_mode='exact')], ids=lambda c: c['type'])
+    dict(type='PatchMask', block_size=5, fill='mix', ratio_mode='exact')], ids=lambda c: c['type'])
 def test_values_on_the_device_are_never_read(config):
     """Tensors of the meta device have no values: ``.item()``, ``nonzero`` and boolean masks fail on them."""
     label = torch.zeros(3, 24, 20, dtype=torch.long, device='meta')

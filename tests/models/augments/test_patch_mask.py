@@ -44,9 +44,21 @@ def test_cells_are_blocks_of_the_image():
     blocks = visible.unfold(1, 8, 8).unfold(2, 8, 8).flatten(3)  # 3 x 5 cells
     assert (blocks.all(3) | ~blocks.any(3)).all() and blocks.any() and not blocks.all()
     # A side that is no multiple of the block: round(side / block) cells, never none.
-    assert visible_of(view, PatchMask(block_size=90, ratio=0.5)(view, generator())).all()
-    params = PatchMask(block_size=16).draw(view, generator())
-    assert params['cells'].shape == (3, 2, 3)
+    for height, width, size, cells in ((24, 40, 16, (2, 3)), (24, 40, 26, (1, 2)), (8, 40, 20, (1, 2))):
+        params = PatchMask(block_size=size).draw(view_of(3, height, width), generator())
+        assert params['cells'].shape == (3, *cells)
+
+
+@pytest.mark.parametrize('height, width', [(80, 80), (95, 90), (20, 95)])
+def test_a_crop_of_one_cell_is_refused(height, width):
+    view, largest = view_of(1, height, width), 2 * max(height, width) // 3
+    for ratio in (0.7, (0, 0.1)):
+        with pytest.raises(ValueError, match=rf'block_size=64 .*{height} x {width} .*block_size of at most {largest}'):
+            PatchMask(block_size=64, ratio=ratio)(view, generator())
+        with pytest.raises(ValueError, match=f'at most {largest}'):
+            PatchMask(block_size=largest + 1, ratio=ratio)(view, generator())
+    assert PatchMask(block_size=largest).draw(view, generator())['cells'].numel() > 1
+    assert PatchMask(block_size=64, ratio=0)(view, generator()).images.equal(view.images)  # asked to hide nothing
 
 
 def test_nothing_hidden_is_the_same_view():

@@ -50,13 +50,43 @@ def test_equals_the_mean_of_probabilities(flip):
     assert ((12, 16), False) not in calls and len(calls) == count - 1
 
 
+def test_the_share_that_scale_one_alone_would_keep():
+    images, valid = torch.randn(2, 3, 12, 16), torch.rand(2, 12, 16) < 0.8
+    alone = (network(images).softmax(1).amax(1) >= 0.6)[valid].float().mean()
+    assert MultiScaleLabeler(INNER).monitors == {}
+    for scales in ((1.0, ), (0.5, 1.5), (0.5, 1.0, 1.5)):
+        labeler = MultiScaleLabeler(INNER, scales=scales)
+        target = labeler(network(images), valid, predict_of(images, []))
+        torch.testing.assert_close(labeler.monitors, {'monitor.kept_single': alone})
+        assert (target.weight[valid].mean() == alone) == (scales == (1.0, ))
+    labeler(network(images), torch.zeros_like(valid), predict_of(images, []))
+    assert labeler.monitors['monitor.kept_single'] == 0
+
+
 def test_sizes_are_multiples_of_the_divisor():
     images, valid, calls = torch.randn(1, 3, 28, 42), torch.ones(1, 28, 42, dtype=torch.bool), []
     MultiScaleLabeler(INNER, scales=(0.25, 0.8), divisor=14)(network(images), valid, predict_of(images, calls))
     assert [size for size, _ in calls] == [(14, 14), (28, 28)]
 
 
+def test_the_ensemble_may_come_late_and_seldom():
+    images, valid = torch.randn(2, 3, 12, 16), torch.rand(2, 12, 16) < 0.8
+    every, some = MultiScaleLabeler(INNER), MultiScaleLabeler(INNER, every_n=3, warm_iters=4)
+    both, alone = (labeler(network(images), valid, predict_of(images, [])) for labeler in (every, ThresholdLabeler(.6)))
+    assert not torch.equal(both.confidence, alone.confidence)
+    for iteration in range(10):
+        calls = []
+        target = some(network(images), valid, predict_of(images, calls), iteration)
+        ensemble = iteration in (6, 9)
+        assert len(calls) == 2 * ensemble, 'no forward is wasted'
+        assert torch.equal(target.confidence, (both if ensemble else alone).confidence)
+        assert some.monitors == every.monitors, 'the log has it all the time'
+
+
 def test_bad_options():
+    for options in (dict(every_n=0), dict(warm_iters=-1)):
+        with pytest.raises(ValueError, match='every_n must be at least 1 and warm_iters at least 0, found every_n'):
+            MultiScaleLabeler(INNER, **options)
     for options in (dict(scales=()), dict(scales=(0, 1)), dict(divisor=0)):
         with pytest.raises(ValueError, match='scales must be positive numbers and divisor at least 1'):
             MultiScaleLabeler(INNER, **options)

@@ -113,6 +113,17 @@ def test_only_the_masked_region_is_trained(tiny_cfg, make_batch):
     assert not gradient[visible].any() and gradient[~visible & step.batch.valid].all()
 
 
+def test_nothing_comes_behind_the_mask(tiny_cfg):
+    for behind in (dict(type='GaussianBlur'), dict(type='CutMix'), MASK):
+        found = rf"found augments .'ColorJitter', 'PatchMask', '{behind['type']}'.*put it last"
+        augments = [dict(type='ColorJitter'), MASK, behind]
+        with pytest.raises(ValueError, match=rf'^branches.1.: nothing may come behind PatchMask, {found}'):
+            build(tiny_cfg, STRONG, dict(augments=augments))
+        with pytest.raises(ValueError, match=f'^labeled_augments: nothing may come behind PatchMask, {found}'):
+            build(tiny_cfg, STRONG, labeled_augments=augments)
+    build(tiny_cfg, STRONG, dict(augments=[dict(type='CutMix'), MASK]))  # the mixed view, masked
+
+
 def test_masks_differ_between_images_iterations_and_ranks(tiny_cfg, make_batch):
     model = build(tiny_cfg, masked())
     data = model.data_preprocessor(make_batch(), True)
@@ -158,6 +169,36 @@ def test_ensemble_labels_feed_every_branch(tiny_cfg, make_batch):
     sum(value for key, value in losses.items() if 'loss' in key).backward()
     assert {'unsup_0.loss_ce', 'unsup_1.loss_ce'} <= losses.keys()
     assert all(p.grad is None for p in model.teacher.parameters())
+
+
+def test_iterations_of_the_ensemble_count_from_the_first_labels(tiny_cfg, make_batch):
+    inner = dict(type='ThresholdLabeler', threshold=0.3)
+    labeler = dict(type='MultiScaleLabeler', labeler=inner, every_n=2, warm_iters=2)
+    model = build(tiny_cfg, STRONG, labeler=labeler, start_iter=3)
+    seen, forwards = inputs_of(model.teacher.backbone), []
+    for iteration in range(2, 9):
+        run_loss(model, make_batch(), iteration)
+        forwards.append(len(seen))
+        seen.clear()
+    assert forwards == [0, 1, 1, 3, 1, 3, 1]
+
+
+def test_the_log_tells_what_the_ensemble_drops(tiny_cfg, make_batch):
+    inner = dict(type='ThresholdLabeler', threshold=0.3)
+    alone = run_loss(build(tiny_cfg, STRONG, labeler=inner), make_batch())
+    both = run_loss(build(tiny_cfg, STRONG, labeler=dict(type='MultiScaleLabeler', labeler=inner)), make_batch())
+    assert 'monitor.kept_single' not in alone
+    assert 0 < both['monitor.kept'] < both['monitor.kept_single'] == alone['monitor.kept'] < 1
+
+
+def test_a_whole_step_never_reads_a_value(tiny_cfg, make_batch, to_meta):
+    labeler = dict(type='MultiScaleLabeler', labeler=dict(type='ThresholdLabeler', threshold=0.3), flip=True)
+    model = build(tiny_cfg, STRONG, masked(), labeler=labeler)
+    data = to_meta(model, model.data_preprocessor(make_batch(), True))
+    model.begin_iter(0, seed=1, rank=0)
+    losses = model.loss(**data)
+    sum(value for key, value in losses.items() if 'loss' in key).backward()
+    assert model.backbone.conv1.weight.grad.is_meta and losses['monitor.kept_single'].is_meta
 
 
 def test_padding_changes_no_gradient(tiny_cfg, make_batch):
@@ -226,7 +267,7 @@ def test_weight_of_the_masked_task_may_rise(tiny_cfg, make_batch):
     for iteration, share in ((3, 0.25), (4, 0.5), (6, 1), (9, 1)):
         loss, full = (run_loss(copy.deepcopy(m), make_batch(), iteration)['unsup_0.loss_ce'] for m in (model, plain))
         torch.testing.assert_close(loss, share * full)
-    with pytest.raises(ValueError, match='ramp_iters must be >= 0, found -1'):
+    with pytest.raises(ValueError, match=r'^branches.0.: ramp_iters must be >= 0, found -1'):
         build(tiny_cfg, dict(masked(), ramp_iters=-1))
 
 

@@ -144,6 +144,14 @@ def test_prototype_prediction_without_prototypes_is_refused(tiny_pcr_cfg):
         MODELS.build(dict(tiny_pcr_cfg, predict_with='nearest'))
 
 
+def test_one_weight_for_all_pixels_is_refused(tiny_pcr_cfg):
+    ratio = dict(type='ThresholdLabeler', threshold=0.8, reliability='batch_ratio')
+    for labeler in (ratio, dict(type='MultiScaleLabeler', labeler=ratio)):
+        with pytest.raises(ValueError, match="^PCR does not go with labeler.reliability='batch_ratio': its prototypes"):
+            MODELS.build({**tiny_pcr_cfg, 'labeler': labeler})
+    MODELS.build({**tiny_pcr_cfg, 'labeler': dict(type='MultiScaleLabeler', labeler={**ratio, 'reliability': 'pixel'})})
+
+
 def test_checkpoint_without_a_bank_loads_and_linear_prediction_works(tiny_pcr_cfg):
     model = build(tiny_pcr_cfg)
     state = {k: v for k, v in model.state_dict().items() if not k.startswith('prototype_head.')}
