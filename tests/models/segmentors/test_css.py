@@ -271,6 +271,19 @@ def test_the_start_says_whether_the_indicator_can_fire(tiny_cfg, monkeypatch, op
         assert part in text
 
 
+def test_the_start_tells_the_table_of_section_3(tiny_cfg, monkeypatch):
+    model, printed = build(tiny_cfg), []
+    monkeypatch.setattr('mmseg_semi.models.segmentors.css.print_log', lambda text, *_, **__: printed.append(text))
+    for classes, tau, bound, orthogonal in (
+            (21, 0.5, '0.732', '0.270'), (19, 0.5, '0.752', '0.291'), (21, 0.25, '0.993', '0.732'),
+            (19, 0.25, '0.994', '0.752'), (21, 0.1, '1.000', '0.999'), (19, 0.1, '1.000', '0.999')):
+        model.num_classes, model.tau_sim = classes, tau
+        model.begin_train(10)
+        assert f'at most {bound}; {orthogonal} for a pixel on its prototype' in printed[0]
+        assert len(printed) == 1 + (tau == 0.5)  # hard_threshold=0.8
+        printed.clear()
+
+
 def test_teacher_normalizes_by_the_batch_and_keeps_its_own_statistics(tiny_cfg, make_batch):
     for variant, batches in (('ori', 1), ('mix', 2)):
         model = build(tiny_cfg, variant=variant, teacher_bn='batch')
