@@ -1,4 +1,4 @@
-"""Batches of CISC-R, and its losses written out pixel by pixel."""
+"""Batches of CISC-R, and its losses written out pixel by pixel; what the tests of several methods assert."""
 import contextlib
 import copy
 
@@ -163,3 +163,16 @@ def to_meta(monkeypatch):
         return dict(inputs=type(data['inputs'])(**fields), data_samples=[s.to('meta') for s in data['data_samples']])
 
     return move
+
+
+@pytest.fixture
+def assert_zero_with_graph():
+    """Function that asserts that a loss is exactly 0 and that its gradients are, of which there are some."""
+
+    def check(loss, model):
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        gradients = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+        found = [gradient for gradient in gradients if gradient is not None]
+        assert loss == 0 and found and not any(gradient.any() for gradient in found)
+
+    return check

@@ -34,15 +34,19 @@ def test_decay_toy_numbers():
     assert ema_decay(99, 0.99) == pytest.approx(0.99)
     assert ema_decay(100, 0.99) == 0.99
 
+
+@pytest.mark.parametrize('student_path, teacher_path', [
+    ((1., 3., 6.), (1, 2, 3.333333)), ((1., 2., 3., 8.), (1, 1.5, 2, 3.5))])  # the second: CSS, section 11 item 8
+def test_update_toy_numbers(student_path, teacher_path):
     teacher, student = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
+    nn.init.constant_(teacher.weight, 5)
     ema = EMA(teacher, student)
     values = []
-    for step, weight in enumerate((1., 3., 6.)):
-        with torch.no_grad():
-            student.weight.fill_(weight)
+    for step, weight in enumerate(student_path):
+        nn.init.constant_(student.weight, weight)
         ema.update(ema_decay(step, 0.99))
         values.append(teacher.weight.item())
-    assert values == pytest.approx([1, 2, 3.333333], abs=1e-6)
+    assert values == pytest.approx(teacher_path, abs=1e-6)
 
 
 @pytest.mark.parametrize('updates, cap', [(-1, 0.9), (0, 1.0), (0, -0.1), (3, 1.5)])

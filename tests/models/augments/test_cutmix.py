@@ -65,6 +65,15 @@ def test_half_width_law():
         assert torch.histc(wide, 4, 0, 1).div(len(wide)).tolist() == pytest.approx([0.25] * 4, abs=0.02)
 
 
+def test_half_width_at_512():
+    """Worked example 10 of the CSS specification, for every width."""
+    generator = seeded(4)
+    boxes = torch.tensor([cutmix_box(512, 512, generator, 'half_width') for _ in range(5000)])
+    assert boxes[:, 3].unique().tolist() == list(range(257, 512))
+    kept = 1 - boxes[:, 2] * boxes[:, 3] / 512**2
+    assert (kept - 0.5).abs().max() < 0.001
+
+
 def test_half_width_of_other_shapes():
     generator = seeded(2)
     for height, width in ((3, 3), (5, 64), (64, 5), (1, 7), (96, 200)):

@@ -73,6 +73,15 @@ def test_draws():
         RandomScaleCrop((0, 1))
 
 
+@pytest.mark.parametrize('ratio_range, share', [((0.5, 1.5), 0.208), ((0.5, 2.0), 0.139)])
+def test_share_of_padding(ratio_range, share):
+    """Section 6 of the CSS specification: VOC and Cityscapes."""
+    view = View(torch.zeros(1).expand(20000, 3, 512, 512), None)
+    params = RandomScaleCrop(ratio_range).draw(view, torch.Generator().manual_seed(0))
+    content = np.minimum(params['size'], 512).prod(axis=1) / 512**2
+    assert 1 - content.mean() == pytest.approx(share, abs=0.005)
+
+
 def test_mirror():
     view = view_of(64)
     before = [m.clone() for m in maps(view)]

@@ -32,9 +32,14 @@ def test_visible_share(mode, ratio):
     assert per_image.min() >= 1
     if mode == 'exact':
         assert (per_image == max(1, 64 - int(ratio * 64))).all()
-    elif 0 < ratio < 1:
-        assert per_image.float().std().item() / 64 == pytest.approx(0.06, abs=0.01)  # measured in the specification
     assert ratio in (0., 1.) or len({tuple(c.flatten().tolist()) for c in cells}) > 900
+
+
+@pytest.mark.parametrize('side, spread', [(5, 0.09), (8, 0.06), (12, 0.04)])
+def test_small_grids_make_bernoulli_noisy(side, spread):
+    """The numbers of specification section 4."""
+    cells = draw_cells(2000, side, side, torch.full((2000, ), 0.7), 'bernoulli', generator())
+    assert cells.float().mean(dim=(1, 2)).std().item() == pytest.approx(spread, abs=0.005)
 
 
 def test_cells_are_blocks_of_the_image():

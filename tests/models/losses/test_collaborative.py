@@ -41,6 +41,22 @@ def test_attainable_similarity(tau, voc, cityscapes):
     assert attainable_similarity(150, 0.5) == pytest.approx(0.27, abs=5e-3)
 
 
+def similarity_to_own(cosine, classes, tau):
+    """J of the own class where the other prototypes are orthogonal."""
+    cosines = F.pad(torch.tensor([[cosine]]), (0, classes - 1))
+    return float(softmax_similarity(cosines, torch.ones(classes, dtype=torch.bool), tau)[0, 0])
+
+
+@pytest.mark.parametrize('tau, voc, cityscapes, leads', [
+    (0.5, 0.270, 0.291, (2.19, 3.24)), (0.25, 0.732, 0.752, (1.10, 1.62)), (0.1, 0.999, 0.999, (0.44, 0.65))])
+def test_orthogonal_prototypes(tau, voc, cityscapes, leads):
+    """The table's other rows: what a pixel on its prototype reaches, and the lead that each threshold takes."""
+    assert similarity_to_own(1., 21, tau) == pytest.approx(voc, abs=5e-4)
+    assert similarity_to_own(1., 19, tau) == pytest.approx(cityscapes, abs=5e-4)
+    for threshold, lead in zip((0.8, 0.97), leads, strict=True):
+        assert similarity_to_own(lead - 0.005, 21, tau) < threshold < similarity_to_own(lead + 0.005, 21, tau)
+
+
 @pytest.mark.parametrize('tau, expected', [(0.5, (0.7618, 0.1538, 0.0844)), (0.1, (0.99965, 0.00034, 0.00002))])
 def test_softmax_similarity(tau, expected):
     """Section 11 item 2: hard for delta_s = 0.8 with tau 0.5 only."""

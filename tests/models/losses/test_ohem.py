@@ -8,6 +8,7 @@ from mmseg.registry import MODELS
 from mmseg_semi.models.losses import OHEMCrossEntropyLoss, ohem_mask
 
 TOY = torch.tensor([.9, .2, .75, .95])
+CSS_TOY = torch.tensor([.1, .3, .75, .9, .95])  # section 11 item 7 of the CSS specification
 
 
 def logits_of(p):
@@ -24,12 +25,14 @@ def slow_mask(p, valid, thresh, min_kept):
                                                                  strict=True)]).reshape(p.shape)
 
 
-@pytest.mark.parametrize('min_kept, kept, value', [(2, [1, 2], 0.948560), (1, [1], 1.609438), (5, [0, 1, 2, 3],
-                                                                                           0.513443)])
-def test_toy_numbers(min_kept, kept, value):
-    valid = torch.ones(4, dtype=torch.bool)
-    assert ohem_mask(TOY, valid, 0.7, min_kept).nonzero().flatten().tolist() == kept
-    loss = OHEMCrossEntropyLoss(0.7, min_kept)(logits_of(TOY), torch.zeros(1, 1, 4, dtype=torch.long))
+@pytest.mark.parametrize('p, min_kept, kept, value', [
+    (TOY, 2, [1, 2], 0.948560), (TOY, 1, [1], 1.609438), (TOY, 5, [0, 1, 2, 3], 0.513443),
+    (CSS_TOY, 2, [0, 1], 1.753279), (CSS_TOY, 4, [0, 1, 2, 3], 0.974900), (CSS_TOY, 6, [0, 1, 2, 3, 4], 0.790179)])
+@pytest.mark.parametrize('ignored', [0, 3])
+def test_toy_numbers(p, min_kept, kept, value, ignored):
+    p, label = F.pad(p, (0, ignored), value=.01), F.pad(torch.zeros_like(p).long(), (0, ignored), value=255)
+    assert ohem_mask(p, label != 255, 0.7, min_kept).nonzero().flatten().tolist() == kept
+    loss = OHEMCrossEntropyLoss(0.7, min_kept)(logits_of(p), label[None, None])
     assert loss.item() == pytest.approx(value, abs=1e-6)
 
 

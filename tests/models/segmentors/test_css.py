@@ -272,6 +272,19 @@ def test_the_start_says_whether_the_indicator_can_fire(tiny_cfg, monkeypatch, op
         assert part in text
 
 
+def test_the_start_tells_the_table_of_section_3(tiny_cfg, monkeypatch):
+    model, printed = build(tiny_cfg), []
+    monkeypatch.setattr('mmseg_semi.models.segmentors.css.print_log', lambda text, *_, **__: printed.append(text))
+    for classes, tau, bound, orthogonal in (
+            (21, 0.5, '0.732', '0.270'), (19, 0.5, '0.752', '0.291'), (21, 0.25, '0.993', '0.732'),
+            (19, 0.25, '0.994', '0.752'), (21, 0.1, '1.000', '0.999'), (19, 0.1, '1.000', '0.999')):
+        model.num_classes, model.tau_sim = classes, tau
+        model.begin_train(10)
+        assert f'at most {bound}; {orthogonal} for a pixel on its prototype' in printed[0]
+        assert len(printed) == 1 + (tau == 0.5)  # hard_threshold=0.8
+        printed.clear()
+
+
 def test_teacher_normalizes_by_the_batch_and_keeps_its_own_statistics(tiny_cfg, make_batch):
     for variant, batches in (('ori', 1), ('mix', 2)):
         model = build(tiny_cfg, variant=variant, teacher_bn='batch')
@@ -291,38 +304,55 @@ def test_teacher_normalizes_by_the_batch_and_keeps_its_own_statistics(tiny_cfg, 
 
 
 @pytest.mark.parametrize('variant', VARIANTS)
-@pytest.mark.parametrize('case', ['no prototype', 'nothing agreed', 'nothing confident', 'all ignored', 'two classes'])
-def test_degenerate_batches(tiny_cfg, make_batch, variant, case):
-    """Zeros with a graph where there is nothing to learn; always finite."""
+@pytest.mark.parametrize('case, without_unsup, classes', [
+    ('no prototype', ('mix', 'cross'), 4), ('nothing agreed', ('mix', ), 4), ('nothing confident', VARIANTS, 4),
+    ('nothing hard', (), 4), ('all ignored', (), None), ('nothing at all', VARIANTS, 0), ('one class', (), 1),
+    ('two classes', (), 2)])
+def test_degenerate_batches(tiny_cfg, make_batch, assert_zero_with_graph, variant, case, without_unsup, classes):
+    """Exact zeros with a graph where there is nothing to learn, and only there; always finite."""
     options = {}
-    if case == 'nothing confident':
-        options = dict(contrast_threshold=1., unsup_loss=dict(type='ImageWeightedCrossEntropy', threshold=1.))
+    if case in ('nothing confident', 'nothing at all'):  # tau_sim: with 0.1 cross is as sure as float32 can say
+        options = dict(contrast_threshold=1., unsup_loss=dict(type='ImageWeightedCrossEntropy', threshold=1.),
+                       tau_sim=0.5)
+    elif case == 'nothing hard':
+        options = dict(hard_threshold=0.)
     model, batch = build(tiny_cfg, seen=case != 'no prototype', variant=variant, **options), make_batch()
+    never = {'nothing agreed': [0], 'one class': [1, 2, 3], 'two classes': [2, 3]}.get(case, [])
+    model.teacher.decode_head.conv_seg.bias.data[never] -= 1000
     if case == 'nothing agreed':
         model.prototype_seen[:] = torch.tensor([True, False, False, False])
-        model.teacher.decode_head.conv_seg.bias.data[0] -= 1000
     data = model.data_preprocessor(copy.deepcopy(batch), True)
     for sample in data['data_samples']:
         label = sample.gt_sem_seg.data
-        if case == 'all ignored':
+        if case in ('all ignored', 'nothing at all'):
             label.fill_(255)
-        elif case == 'two classes':
-            label.copy_(torch.where(label != 255, label % 2, label))
+        elif case in ('one class', 'two classes'):
+            label.copy_(torch.where(label != 255, label % classes, label))
+    before = model.prototypes.clone(), model.prototype_seen.clone()
     model.begin_iter(0, 1, 0)
     losses = model.loss(**data)
-    loss = total(losses)
-    loss.backward()
-    assert torch.isfinite(loss) and all(torch.isfinite(v).all() for v in losses.values())
+    zero = {
+        'decode.loss_ce': case in ('all ignored', 'nothing at all'),
+        'unsup_0.loss_ce': variant in without_unsup,
+        'contrast.loss_nce': losses['monitor.classes'] < 2 or case == 'nothing hard'
+    }
+    for name, nothing in zero.items():
+        if nothing:
+            assert_zero_with_graph(losses[name], model)
+        else:
+            assert losses[name] > 0, name
+    assert (losses['monitor.image_weight_0'] == 0) == zero['unsup_0.loss_ce']
+    if case in ('no prototype', 'nothing agreed'):
+        assert (losses['monitor.kept'] == 0) == zero['unsup_0.loss_ce']
+    assert (losses['monitor.hard'] == 0) == (case in ('nothing hard', 'nothing at all'))
+    if classes is not None:
+        assert losses['monitor.classes'] == classes
+        assert torch.equal(model.prototypes[classes:], before[0][classes:])
+        assert torch.equal(model.prototype_seen[classes:], before[1][classes:])
+    total(losses).backward()
+    assert all(torch.isfinite(v).all() for v in losses.values())
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.requires_grad)
     assert torch.isfinite(model.prototypes).all() and losses['monitor.not_finite'] == 0
-    if case == 'nothing agreed' and variant == 'mix':
-        assert losses['unsup_0.loss_ce'] == 0 == losses['monitor.kept']
-    if case == 'no prototype' and variant == 'mix':
-        assert losses['unsup_0.loss_ce'] == 0
-    if case == 'nothing confident' and variant != 'cross':
-        assert losses['unsup_0.loss_ce'] == 0
-    if case == 'all ignored':
-        assert losses['decode.loss_ce'] == 0
 
 
 def test_prototypes_of_the_teacher(tiny_cfg, make_batch):

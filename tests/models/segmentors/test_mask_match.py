@@ -287,3 +287,31 @@ def test_masked_labeled_images(tiny_cfg, make_batch):
     of_labeled = torch.nn.functional.cross_entropy(logits[2:], step.labels, reduction='none', ignore_index=255)
     expected = (of_weak.sum() + of_labeled.sum()) / (step.target.valid.sum() + (step.labels != 255).sum())
     torch.testing.assert_close(model.unsupervised_loss(step)['unsup_0.loss_ce'], 0.5 * expected)
+
+
+@pytest.mark.parametrize('case, zero', [
+    ('nothing confident', ('unsup_0', 'unsup_1')), ('only padding', ('unsup_0', 'unsup_1')),
+    ('nothing hidden', ('unsup_1', )), ('all ignored', ('decode', 'aux')),
+    ('nothing at all', ('decode', 'aux', 'unsup_0', 'unsup_1'))])
+def test_degenerate_batches(tiny_cfg, make_batch, assert_zero_with_graph, case, zero):
+    """Exact zeros with a graph where there is nothing to learn, and only there."""
+    threshold = 1. if case in ('nothing confident', 'nothing at all') else 0.
+    branch = masked(loss_region='masked', ratio=0. if case == 'nothing hidden' else 0.7)
+    labeler = dict(type='MultiScaleLabeler', labeler=dict(type='ThresholdLabeler', threshold=threshold))
+    model = build(tiny_cfg, STRONG, branch, labeler=labeler)
+    data = model.data_preprocessor(make_batch(), True)
+    if case in ('all ignored', 'nothing at all'):
+        for sample in data['data_samples']:
+            sample.gt_sem_seg.data.fill_(255)
+    if case == 'only padding':
+        data['inputs'].valid.fill_(False)
+    model.begin_iter(0, 1, 0)
+    losses = model.loss(**data)
+    for part in ('decode', 'aux', 'unsup_0', 'unsup_1'):
+        if part in zero:
+            assert_zero_with_graph(losses[f'{part}.loss_ce'], model)
+        else:
+            assert losses[f'{part}.loss_ce'] > 0, part
+    assert losses['monitor.kept'] == (case in ('nothing hidden', 'all ignored'))
+    sum(value for key, value in losses.items() if 'loss' in key).backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.requires_grad)
