@@ -11,6 +11,7 @@ from mmseg.models.utils import resize
 from torch import Tensor
 
 from mmseg_semi.models.feature_tap import FeatureTap
+from mmseg_semi.models.labelers import require_pixel_reliability
 from mmseg_semi.models.losses import (
     ImageWeightedCrossEntropy,
     attainable_similarity,
@@ -74,8 +75,8 @@ class CSS(SemiEncoderDecoder):
         **kwargs: Of :class:`SemiEncoderDecoder`; ``unsup_loss`` defaults to :class:`ImageWeightedCrossEntropy`.
 
     Raises:
-        ValueError: If an option is unknown or out of its range; when a checkpoint is loaded, if its prototypes have
-            another shape.
+        ValueError: If an option is unknown, out of its range, or does not go with the labeler or a branch; when a
+            checkpoint is loaded, if its prototypes have another shape.
     """
 
     uses_tap = True
@@ -121,6 +122,7 @@ class CSS(SemiEncoderDecoder):
         ):
             if not fits:
                 raise ValueError(f'CSS.{name} must be {expected}, found {value!r}')
+        require_pixel_reliability(self.labeler, 'CSS', 'its losses ask only whether a weight is positive')
         if variant == 'cross' and any(branch.labeled for branch in self.branches):
             raise ValueError("CSS: branches[i].labeled=True needs one label a pixel, expected variant 'ori' or 'mix', "
                              "found 'cross'")
@@ -151,6 +153,7 @@ class CSS(SemiEncoderDecoder):
 
     def begin_train(self, max_iters: int) -> None:
         """Fills in the lengths that depend on that of training, and says whether the thresholds on J can be met."""
+        super().begin_train(max_iters)
         self._ramp = max_iters - self.start_iter if self.ramp_iters is None else self.ramp_iters
         self._warmup = max_iters // 10 if self.warmup_iters is None else self.warmup_iters
         self._report_range()

@@ -168,7 +168,18 @@ class SemiEncoderDecoder(SlidingWindows, EncoderDecoder):
     # ---- one training step --------------------------------------------------------------------------------------
 
     def begin_train(self, max_iters: int) -> None:
-        """Tells the model how long training lasts; called by :class:`EMATeacherHook`. The base has no use for it."""
+        """Tells the model how long training lasts; called by :class:`EMATeacherHook`.
+
+        Makes the strong views of a blank crop, so that augments which do not fit it fail now.
+        """
+        size = getattr(self.data_preprocessor, 'size', None)
+        if size is None:
+            return
+        images = next(self.parameters()).new_zeros(2, 3, *size)
+        valid = torch.ones_like(images[:, 0], dtype=torch.bool)
+        target = Target(label=valid.long(), weight=valid.float(), confidence=valid.float(), valid=valid)
+        for branch in self.branches:
+            branch(View(images, target), step_generator(0, 0, 0))
 
     def begin_iter(self, iteration: int, seed: int, rank: int) -> None:
         """Tells the model where training stands; called by :class:`EMATeacherHook` before each iteration."""

@@ -218,6 +218,12 @@ def test_soft_labels_and_labeled_branches_of_cross(tiny_cfg, make_batch):
         build(tiny_cfg, variant='cross', branches=[branch])
 
 
+def test_one_weight_for_all_pixels_is_refused(tiny_cfg):
+    ratio = dict(type='ThresholdLabeler', threshold=0.8, reliability='batch_ratio')
+    with pytest.raises(ValueError, match="^CSS does not go with labeler.reliability='batch_ratio'"):
+        build(tiny_cfg, labeler=ratio)
+
+
 def test_warm_up_of_cross_labels_as_ori(tiny_cfg, make_batch):
     targets = {}
     for name, options in dict(ori=dict(variant='ori'), warm=dict(variant='cross', warmup_iters=4),
@@ -281,7 +287,8 @@ def test_the_start_tells_the_table_of_section_3(tiny_cfg, monkeypatch):
         model.num_classes, model.tau_sim = classes, tau
         model.begin_train(10)
         assert f'at most {bound}; {orthogonal} for a pixel on its prototype' in printed[0]
-        assert len(printed) == 1 + (tau == 0.5)  # hard_threshold=0.8
+        warned = [text for text in printed[1:] if 'can be reached' not in text]
+        assert len(printed) == 2 and len(warned) == (tau > 0.1)  # hard_threshold=0.8
         printed.clear()
 
 

@@ -262,6 +262,12 @@ def test_parts_of_the_unlabeled_phase_that_do_not_fit_are_told_before_training(t
         MODELS.build({**tiny_cfg, **change, 'start_iter': 1000})
 
 
+def test_views_are_tried_on_a_blank_crop_when_training_begins(tiny_cfg):
+    model = MODELS.build(dict(tiny_cfg, branches=[dict(augments=[dict(type='PatchMask', block_size=32)])]))
+    with pytest.raises(ValueError, match='PatchMask.block_size=32 makes one cell of a crop of 33 x 33'):
+        model.begin_train(10)
+
+
 def test_one_image_in_front_of_a_global_pooling(tiny_cfg, make_batch):
     norm, classes = tiny_cfg.decode_head.norm_cfg, tiny_cfg.decode_head.num_classes
     tiny_cfg.decode_head = dict(type='ASPPHead', in_channels=tiny_cfg.decode_head.in_channels, channels=8,
