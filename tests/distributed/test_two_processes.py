@@ -29,7 +29,8 @@ def run(case, out, world):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('case', ['plain', 'one class per rank', 'class without prototypes', 'nothing on rank 1',
-                                  'css ori', 'css mix, nothing on rank 1', 'cisc pair', 'cisc rectify', 'cisc online'])
+                                  'css ori', 'css mix', 'css cross', 'css mix, nothing on rank 1', 'fixmatch',
+                                  'maskmatch', 'cisc pair', 'cisc rectify', 'cisc online'])
 def test_ranks_agree_and_equal_the_union(tmp_path, case):
     ranks = run(case, tmp_path / 'two', 2)
     for name, tensor in ranks[0]['state'].items():
@@ -38,6 +39,7 @@ def test_ranks_agree_and_equal_the_union(tmp_path, case):
     if 'nothing on rank 1' in case:  # unequal divisors: the union is another objective; all that counts is no hang
         return
     union = run(case, tmp_path / 'one', 1)[0]
+    assert all(loss > 0 for losses in union['unsup'][1:] for loss in losses)  # CSS begins without prototypes
     if case == 'cisc online':
         assert ranks[0]['state']['guide_table'].any(1).all()  # the other rank's images too
     torch.testing.assert_close((ranks[0]['loss'] + ranks[1]['loss']) / 2, union['loss'], atol=1e-5, rtol=1e-5)

@@ -1,7 +1,7 @@
 """One rank of the two-process tests: `python worker.py CASE OUT`, with RANK and WORLD_SIZE in the environment.
 
-Trains the tiny PCR, CSS or CISC-R for three steps on this rank's half of a fixed batch and saves what became of it.
-GroupNorm instead of BN, so that a union of batches and two halves of it mean the same.
+Trains a tiny network for three steps on this rank's half of a fixed batch and saves what became of it. GroupNorm
+instead of BN, so that a union of batches and two halves of it mean the same.
 """
 import copy
 import os
@@ -24,6 +24,7 @@ from mmseg_semi.engine.hooks import GuideTableHook  # noqa: E402
 from mmseg_semi.models.ema import EMA, ema_decay  # noqa: E402
 from mmseg_semi.models.segmentors import SemiEncoderDecoder  # noqa: E402
 from mmseg_semi.registry import MODELS  # noqa: E402
+from mmseg_semi.structures import View  # noqa: E402
 
 
 def model_cfg(case: str) -> ConfigDict:
@@ -33,12 +34,14 @@ def model_cfg(case: str) -> ConfigDict:
     cfg.update(labeler=dict(type='ThresholdLabeler', threshold=threshold), auxiliary_head=None,
                branches=[dict(augments=[])])
     if case.startswith('css'):
-        # The contrast draws from each rank's own pixels, so it has no union to equal: in one case it weighs 0.
-        cfg.update(type='CSS', variant='ori' if case == 'css ori' else 'mix', num_anchors=8, num_negatives=8,
+        # The contrast draws from each rank's own pixels, so it has no union to equal: it weighs 0 in all cases but one.
+        cfg.update(type='CSS', variant=case.split()[1].rstrip(','), num_anchors=8, num_negatives=8,
                    representation_head=dict(channels=8, out_channels=6, norm_cfg=dict(type='GN', num_groups=2)),
                    unsup_loss=dict(type='ImageWeightedCrossEntropy', threshold=0.3), joint_forward=False,
-                   contrast_threshold=0., ramp_mult=-5, ramp_iters=1 if case == 'css ori' else 10, warmup_iters=0,
-                   prototype_source='teacher' if case == 'css ori' else 'student')
+                   contrast_threshold=0., ramp_mult=-5, ramp_iters=10 if 'nothing on rank 1' in case else 1,
+                   warmup_iters=0, prototype_source='teacher' if case == 'css ori' else 'student')
+        if case == 'css mix':  # as many valid pixels on both ranks, but not as many on which both spaces agree
+            cfg.unsup_loss = dict(type='PseudoLabelCrossEntropy')
     elif case.startswith('cisc'):
         cfg.update(type=dict(pair='CISCPair', rectify='CISCRectify', online='CISCOnline')[case.split()[1]])
         cfg.data_preprocessor.type = 'GuidedSegDataPreProcessor'
@@ -48,6 +51,12 @@ def model_cfg(case: str) -> ConfigDict:
             cfg.pop('labeler'), cfg.pop('branches'), cfg.pop('joint_forward')
         if cfg.type == 'CISCRectify':
             cfg.consistency_weight = 0.5
+    elif case in ('fixmatch', 'maskmatch'):
+        cfg.labeler.threshold = 0.4
+        cfg.branches = [dict(augments=[dict(type='CutMix', box='area_ratio', prob=1.0, per='image')])]
+        if case == 'maskmatch':
+            cfg.labeler = dict(type='MultiScaleLabeler', labeler=cfg.labeler)
+            cfg.branches.append(dict(augments=[dict(type='PatchMask', block_size=8)], update_bn=False))
     else:
         cfg.update(type='PCR', prototype_head=dict(num_prototypes=2, grid_size=8))
     norm = dict(type='GN', num_groups=2)
@@ -90,6 +99,22 @@ def table_hook(model) -> GuideTableHook:
     return hook
 
 
+def draw_by_ranks(augment) -> None:
+    """Lets one process draw for four images what two ranks draw for two each, both from the same generator."""
+    draw = augment.draw
+
+    def both(view, generator):
+        state, params = generator.get_state(), []
+        for first in (0, 2):
+            generator.set_state(state)
+            params.append(draw(View(view.images[first:first + 2], None), generator))
+            if 'partner' in params[-1]:
+                params[-1]['partner'] += first
+        return {key: torch.cat([one[key] for one in params]) for key in params[0]}
+
+    augment.draw = both
+
+
 def main(case: str, out: str) -> None:
     rank, world = int(os.environ['RANK']), int(os.environ['WORLD_SIZE'])
     torch.set_num_threads(1)
@@ -108,11 +133,17 @@ def main(case: str, out: str) -> None:
     if hasattr(model, 'prototype_head'):
         valid = torch.tensor([True, True, True, case != 'class without prototypes'])
         model.prototype_head.set_bank(torch.rand(model.prototype_head.bank.shape), valid)
+    if case.startswith('css') or case in ('fixmatch', 'maskmatch'):
+        model.decode_head.conv_seg.weight.data.normal_(0, 0.5)  # sure of something
+        model.copy_student_to_teacher()
+    for branch in getattr(model, 'branches', []) if world == 1 else []:
+        for augment in branch.augments:
+            draw_by_ranks(augment)
     model.train()
     wrapped = MMDistributedDataParallel(model, broadcast_buffers=False) if world > 1 else model
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
     ema = EMA(model.teacher, model) if isinstance(model, SemiEncoderDecoder) else None
-    hook, history = table_hook(model), []
+    hook, history, unsup = table_hook(model), [], []
     for iteration in range(1, 4):
         if case != 'cisc pair':
             model.begin_iter(iteration, seed=0, rank=0)  # the same picked pixels on both ranks, as in the union
@@ -128,11 +159,12 @@ def main(case: str, out: str) -> None:
         if case == 'cisc online':
             hook.after_train_iter(None, 0, batch)
         history.append(loss.detach())
+        unsup.append([v.item() for k, v in losses.items() if k.startswith('unsup')])
     checkpoint = dict(state_dict=model.state_dict())
     if case == 'cisc online':
         hook.before_save_checkpoint(None, checkpoint)
         checkpoint['state_dict']['guide_table'] = checkpoint['guide_table']['table']
-    torch.save(dict(state=checkpoint['state_dict'], loss=torch.stack(history)), f'{out}.{rank}')
+    torch.save(dict(state=checkpoint['state_dict'], loss=torch.stack(history), unsup=unsup), f'{out}.{rank}')
 
 
 if __name__ == '__main__':

@@ -138,16 +138,28 @@ def test_a_stopped_run_resumes_to_the_same_weights(make_cfg):
     assert saved['ema_teacher'] == {'updates': 4}  # iterations 2..5
 
 
-def test_a_stopped_css_run_resumes_to_the_same_weights(make_cfg):
+def css(cfg):
+    cfg.model.update(
+        type='CSS', teacher_bn='batch', joint_forward=False, ramp_iters=10, warmup_iters=4, variant='cross',
+        representation_head=dict(channels=8, out_channels=6), num_anchors=8, num_negatives=8,
+        unsup_loss=dict(type='ImageWeightedCrossEntropy', threshold=0.3), contrast_threshold=0.3)
+    cfg.custom_hooks = [dict(cfg.custom_hooks[0], buffers='own')]
+
+
+def mask_match(cfg):
+    cfg.model.type = 'SemiEncoderDecoder'
+    cfg.model.labeler = dict(type='MultiScaleLabeler', labeler=dict(type='ThresholdLabeler', threshold=0.))
+    cfg.model.branches.append(dict(augments=[dict(type='PatchMask', block_size=8)], update_bn=False))
+    cfg.custom_hooks = cfg.custom_hooks[:1]
+
+
+@pytest.mark.parametrize('change, moved', [(css, 'prototypes'), (mask_match, 'teacher.backbone.conv1.weight')])
+def test_other_stopped_runs_resume_to_the_same_weights(make_cfg, change, moved):
 
     def make(work_dir):
         cfg = make_cfg(work_dir, max_iters=6)
         del cfg.model['prototype_head']
-        cfg.model.update(
-            type='CSS', teacher_bn='batch', joint_forward=False, ramp_iters=10, warmup_iters=4, variant='cross',
-            representation_head=dict(channels=8, out_channels=6), num_anchors=8, num_negatives=8,
-            unsup_loss=dict(type='ImageWeightedCrossEntropy', threshold=0.3), contrast_threshold=0.3)
-        cfg.custom_hooks = [dict(cfg.custom_hooks[0], buffers='own')]
+        change(cfg)
         return cfg
 
     whole = train(make('whole')).model.state_dict()
@@ -159,7 +171,8 @@ def test_a_stopped_css_run_resumes_to_the_same_weights(make_cfg):
     resumed = train(again).model.state_dict()
     for name, tensor in whole.items():
         torch.testing.assert_close(resumed[name], tensor, msg=name)
-    assert resumed['prototype_seen'].all() and not torch.equal(half['prototypes'], resumed['prototypes'])
+    assert not torch.equal(half[moved], resumed[moved])
+    assert change is mask_match or resumed['prototype_seen'].all()
 
 
 def test_load_from_keeps_a_teacher_and_fills_a_missing_one(make_cfg, tmp_path):
