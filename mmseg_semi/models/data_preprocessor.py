@@ -46,9 +46,10 @@ class SemiSegDataPreProcessor(BaseDataPreprocessor):
         if len(mean) != len(std) or min(std) <= 0:
             raise ValueError(f'data_preprocessor: mean and std must have one entry per channel, std positive; '
                              f'found mean={list(mean)}, std={list(std)}')
+        self.size = tuple(size) if size else None
         shared = dict(
             type='SegDataPreProcessor',
-            size=tuple(size) if size else None,
+            size=self.size,
             size_divisor=None if size else (size_divisor or 1),
             bgr_to_rgb=bgr_to_rgb,
             pad_val=pad_val,

@@ -172,10 +172,10 @@ class SemiEncoderDecoder(SlidingWindows, EncoderDecoder):
 
         Makes the strong views of a blank crop, so that augments which do not fit it fail now.
         """
-        size = getattr(self.data_preprocessor, 'size', None)
-        if size is None:
+        if not self.data_preprocessor.size:
             return
-        images = next(self.parameters()).new_zeros(2, 3, *size)
+        mean = self.data_preprocessor.mean
+        images = mean.new_zeros(2, len(mean), *self.data_preprocessor.size)
         valid = torch.ones_like(images[:, 0], dtype=torch.bool)
         target = Target(label=valid.long(), weight=valid.float(), confidence=valid.float(), valid=valid)
         for branch in self.branches:
