@@ -2,8 +2,9 @@
 import hashlib
 import io
 import logging
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
@@ -35,6 +36,29 @@ def _loader(dataset: dict) -> Optional[dict]:
         return dict(dataset['pipeline'][0])
     parts = [dataset[key] for key in ('labeled', 'primary', 'dataset') if isinstance(dataset.get(key), dict)]
     return next(filter(None, map(_loader, [*parts, *dataset.get('datasets', [])])), None)
+
+
+@contextmanager
+def own_kernels(plan_cfg: Optional[dict]) -> Iterator[None]:
+    """Within the block PyTorch picks the kernels that the plan asks for, whatever a training before has set.
+
+    A training sets them for its process: a plan that runs through and one that goes on after it would otherwise label
+    with different ones. And ``cudnn.benchmark`` tries all of them for each new size, of which images have many.
+
+    Args:
+        plan_cfg (dict, optional): Its ``randomness.deterministic`` holds, by default False.
+    """
+    deterministic = bool(((plan_cfg or {}).get('randomness') or {}).get('deterministic'))
+    cudnn = torch.backends.cudnn
+    before = cudnn.benchmark, cudnn.deterministic
+    enforced = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    cudnn.benchmark, cudnn.deterministic = False, deterministic
+    torch.use_deterministic_algorithms(deterministic)
+    try:
+        yield
+    finally:
+        cudnn.benchmark, cudnn.deterministic = before
+        torch.use_deterministic_algorithms(enforced[0], warn_only=enforced[1])
 
 
 def scaled_side(side: int, scale: float, divisor: int) -> int:
@@ -152,6 +176,10 @@ class PseudoLabelStage(Stage):
 
     def run(self) -> Dict[str, Path]:
         """Labels what is not labeled yet."""
+        with own_kernels(self.plan_cfg):
+            return self._label()
+
+    def _label(self) -> Dict[str, Path]:
         masks = self.folder / 'masks'
         masks.mkdir(parents=True, exist_ok=True)
         if lists_nothing(self.dataset):

@@ -10,7 +10,7 @@ from mmengine.logging import print_log
 from mmseg.datasets import BaseSegDataset
 
 from mmseg_semi.engine.runner.image_records import image_files, read_records, share_records
-from mmseg_semi.engine.runner.pseudo_label_stage import native_pipeline
+from mmseg_semi.engine.runner.pseudo_label_stage import native_pipeline, own_kernels
 from mmseg_semi.engine.runner.stage import Stage
 from mmseg_semi.files import write_text
 from mmseg_semi.registry import DATASETS, STAGE_SCORERS, STAGES
@@ -104,6 +104,10 @@ class SelectStage(Stage):
 
     def run(self) -> Dict[str, Path]:
         """Scores what is not scored yet and writes the lists."""
+        with own_kernels(self.plan_cfg):
+            return self._select()
+
+    def _select(self) -> Dict[str, Path]:
         dataset = DATASETS.build(self.dataset)
         files = image_files(dataset)
         keys = list(files)

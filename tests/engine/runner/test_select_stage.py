@@ -6,6 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from mmseg_semi.datasets import UnlabeledDataset
 from mmseg_semi.engine.runner import CheckpointAgreement, SelectStage, StageScorer, map_agreement
@@ -146,6 +147,15 @@ def test_an_interrupted_stage_scores_the_rest(images, tmp_path, brightness):
     brightness.calls.clear()
     make(folder, images).run()
     assert not brightness.calls
+
+
+def test_scores_do_not_depend_on_the_training_before(images, tmp_path, brightness, monkeypatch):
+    seen = []
+    monkeypatch.setattr(brightness, 'prepare', lambda *_: seen.append(torch.backends.cudnn.benchmark) or {})
+    monkeypatch.setattr(brightness, 'score', lambda *_: seen.append(torch.backends.cudnn.benchmark) or 1.)
+    monkeypatch.setattr(torch.backends.cudnn, 'benchmark', True)
+    make(tmp_path / 'select', images).run()
+    assert seen == [False] * 6 and torch.backends.cudnn.benchmark
 
 
 def test_a_line_that_was_cut_off_takes_no_other_with_it(tmp_path):
