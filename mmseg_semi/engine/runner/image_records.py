@@ -1,7 +1,8 @@
 """One record per image: ranks share the images, and no record is made twice however often the work is stopped."""
 import json
+from contextlib import closing
 from pathlib import Path
-from typing import Callable, Dict, List, Sequence
+from typing import Callable, Dict, Generator, List, Sequence
 
 from mmengine.dist import barrier, broadcast_object_list, get_dist_info
 from mmengine.logging import print_log
@@ -44,7 +45,7 @@ def _to_text(records: Dict[str, dict]) -> str:
 
 
 def share_records(folder: Path, stem: str, keys: Sequence[str], usable: Callable[[dict], bool],
-                  make: Callable[[int], dict]) -> Path:
+                  make: Callable[[List[int]], Generator[dict, None, None]]) -> Path:
     """Makes ``folder/stem.jsonl``, one record per image, sorted by id; to be called by all ranks.
 
     Each rank appends to a file of its own until all are done. Whatever usable records are found, also of another
@@ -55,7 +56,8 @@ def share_records(folder: Path, stem: str, keys: Sequence[str], usable: Callable
         stem (str): Name of the file without suffix.
         keys (Sequence[str]): Id of each image.
         usable (Callable): Whether a record that is found still holds (rank 0 only).
-        make (Callable): Index of an image -> its record without ``id``, plain data.
+        make (Callable): Generator function: indices of images -> their records without ``id``, plain data, in this
+            order. What it yields is on disk before the next; it is closed whatever happens.
 
     Returns:
         Path: The file.
@@ -82,9 +84,9 @@ def share_records(folder: Path, stem: str, keys: Sequence[str], usable: Callable
     print_log(f'{folder}: {len(keys)} images, {len(keys) - len(todo)} done before.', 'current')
     mine = todo[rank::world_size]
     bar = ProgressBar(len(mine)) if rank == 0 and mine else None
-    with open(folder / f'{stem}.rank{rank}.jsonl', 'a') as file:
-        for index in mine:
-            file.write(json.dumps(dict(id=keys[index], **make(index))) + '\n')
+    with open(folder / f'{stem}.rank{rank}.jsonl', 'a') as file, closing(make(mine)) as records:
+        for index, record in zip(mine, records, strict=True):
+            file.write(json.dumps(dict(id=keys[index], **record)) + '\n')
             file.flush()
             if bar:
                 bar.update()

@@ -2,7 +2,7 @@
 import hashlib
 import io
 import logging
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from mmseg_semi.datasets import lists_nothing
 from mmseg_semi.engine.runner.image_records import image_files, share_records
+from mmseg_semi.engine.runner.samples import read_samples, worker_number
 from mmseg_semi.engine.runner.stage import Stage
 from mmseg_semi.files import whole
 from mmseg_semi.registry import DATASETS, MODELS, STAGES
@@ -154,6 +155,7 @@ class PseudoLabelStage(Stage):
         dataset (dict): An ``UnlabeledDataset``; without ``pipeline``, images are read at their own size.
         scales (Sequence[float]): Scales of test-time augmentation, positive. Defaults to ST++'s.
         flip (bool): Whether to mirror, too. Defaults to True.
+        num_workers (int): Processes per rank that read images. Defaults to those of the plan's ``val_dataloader``.
 
     Raises:
         ValueError: If a scale is not positive, or there are more than 255 classes.
@@ -163,8 +165,9 @@ class PseudoLabelStage(Stage):
     mends = ('masks', )
 
     def __init__(self, cfg: str, checkpoint: str, dataset: dict, scales: Sequence[float] = (0.5, 0.75, 1.0, 1.5, 2.0),
-                 flip: bool = True, **kwargs) -> None:
+                 flip: bool = True, num_workers: Optional[int] = None, **kwargs) -> None:
         super().__init__(**kwargs)
+        self.num_workers = worker_number(num_workers, self.plan_cfg)
         if not scales or min(scales) <= 0:
             raise ValueError(f'PseudoLabelStage.scales must be positive numbers, found {list(scales)}')
         self.cfg, self.checkpoint, self.scales, self.flip = cfg, checkpoint, tuple(scales), flip
@@ -185,17 +188,12 @@ class PseudoLabelStage(Stage):
         if lists_nothing(self.dataset):
             print_log(f'{self.folder.name}: {self.dataset["ann_file"]} is empty, there is nothing to label.', 'current',
                       level=logging.WARNING)
-            share_records(masks, 'manifest', [], bool, dict)
+            share_records(masks, 'manifest', [], bool, lambda _: (record for record in ()))
             return dict(masks=masks)
         cfg = Config.fromfile(self.cfg)
         init_default_scope(cfg.get('default_scope', 'mmseg'))
         dataset = DATASETS.build(self.dataset)
-        model, meta = load_trained(cfg, self.checkpoint)
-        if not 1 < model.num_classes <= 255:
-            raise ValueError(f'{self.cfg}: {model.num_classes} classes do not fit a mask of 8 bits with 255 = ignore')
-        palette = meta.get('palette')
-        if palette is None:
-            palette = np.random.default_rng(0).integers(256, size=(model.num_classes, 3)).tolist()
+        model, palette = self._load(cfg)
         keys = list(image_files(dataset))
         # What the pipeline rounds sizes to, the other scales are rounded to as well.
         divisor = max((t.get('size_divisor', 1) for t in self.dataset['pipeline']), default=1)
@@ -204,13 +202,25 @@ class PseudoLabelStage(Stage):
             file = masks / entry['file']
             return file.is_file() and hashlib.sha256(file.read_bytes()).hexdigest() == entry['sha256']
 
-        def label(index: int) -> dict:
-            mask = predict_label(model, dataset[index], self.scales, self.flip, divisor)
-            content, name = encode_mask(mask, palette), f'{keys[index]}.png'
-            with whole(masks / name) as part:
-                part.write_bytes(content)
-            return dict(file=name, size=list(mask.shape), sha256=hashlib.sha256(content).hexdigest(),
-                        histogram=np.bincount(mask.ravel(), minlength=model.num_classes).tolist())
+        def label(indices: List[int]) -> Iterator[dict]:
+            with closing(read_samples(dataset, indices, self.num_workers)) as samples:
+                for index, sample in zip(indices, samples, strict=True):
+                    mask = predict_label(model, sample, self.scales, self.flip, divisor)
+                    content, name = encode_mask(mask, palette), f'{keys[index]}.png'
+                    with whole(masks / name) as part:
+                        part.write_bytes(content)
+                    yield dict(file=name, size=list(mask.shape), sha256=hashlib.sha256(content).hexdigest(),
+                               histogram=np.bincount(mask.ravel(), minlength=model.num_classes).tolist())
 
         share_records(masks, 'manifest', keys, unchanged, label)
         return dict(masks=masks)
+
+    def _load(self, cfg: Config) -> Tuple[EncoderDecoder, List[Sequence[int]]]:
+        """The model, and the colors of its classes."""
+        model, meta = load_trained(cfg, self.checkpoint)
+        if not 1 < model.num_classes <= 255:
+            raise ValueError(f'{self.cfg}: {model.num_classes} classes do not fit a mask of 8 bits with 255 = ignore')
+        palette = meta.get('palette')
+        if palette is None:
+            palette = np.random.default_rng(0).integers(256, size=(model.num_classes, 3)).tolist()
+        return model, palette

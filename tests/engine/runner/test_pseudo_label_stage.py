@@ -1,13 +1,20 @@
 """Labels of a network with random weights: kernels, workers, mirrors, memory."""
 import copy
+import io
+import multiprocessing
+import os
 
 import cv2
 import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from PIL import Image
+from torch.nn import functional as F
 
 from mmseg_semi.engine.runner import PseudoLabelStage
+from mmseg_semi.engine.runner.pseudo_label_stage import predict_label
+from mmseg_semi.engine.runner.samples import read_samples
 from mmseg_semi.registry import MODELS
 
 STAGE = 'mmseg_semi.engine.runner.pseudo_label_stage'
@@ -62,3 +69,119 @@ def test_labels_do_not_depend_on_the_training_before(make, monkeypatch, determin
     make(plan_cfg=dict(randomness=dict(deterministic=deterministic))).run()
     assert set(seen) == {(False, deterministic, deterministic)} and len(seen) == 5
     assert flags() == before
+
+
+# ---- workers ----------------------------------------------------------------------------------------------------
+
+
+def masks_of(stage):
+    folder = stage.run()['masks']
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob('*.*'))}
+
+
+@pytest.mark.parametrize('num_workers', [0, 3])
+def test_masks_equal_images_one_by_one(make, network, data_root, num_workers):
+    """Read, predicted and mirrored one after another."""
+    made = masks_of(make(num_workers=num_workers))
+    assert list(made) == ['manifest.jsonl', 'u/0.png', 'u/1.png', 'u/2.png', 'v/0.png', 'v/1.png']
+    for name in list(made)[1:]:
+        image = cv2.imread(str(data_root / 'img/unlabeled' / name))
+        x = (torch.from_numpy(image[..., ::-1].copy()).permute(2, 0, 1)[None].float() - 127) / 64
+        expected = slow_ensemble(network, x, (0.5, 1.0, 1.5)).argmax(0).numpy()
+        label = np.array(Image.open(io.BytesIO(made[name])))
+        assert label.shape == image.shape[:2] and (label == expected).mean() > 0.999
+
+
+def slow_ensemble(model, x, scales):
+    total = 0
+    for scale in scales:
+        size = [int(side * scale) for side in x.shape[2:]]
+        for mirrored in (False, True):
+            y = F.interpolate(x, size, mode='bilinear')
+            with torch.no_grad():
+                logits = model.decode_head(model.extract_feat(y.flip(3) if mirrored else y))
+            logits = F.interpolate(logits, size, mode='bilinear', align_corners=model.align_corners)
+            p = F.interpolate(logits.softmax(1), x.shape[2:], mode='bilinear', align_corners=model.align_corners)[0]
+            total = total + (p.flip(2) if mirrored else p)
+    return total / (2 * len(scales))
+
+
+def test_images_are_read_by_workers_in_order(make, monkeypatch, tmp_path):
+    pids = set()
+
+    def predict(model, sample, *_):
+        pids.add(sample['pid'])
+        assert len(multiprocessing.active_children()) == 2
+        return np.zeros((33, 33), np.uint8)
+
+    monkeypatch.setattr('mmseg_semi.datasets.UnlabeledDataset.__getitem__', lambda *_: dict(pid=os.getpid()))
+    monkeypatch.setattr(f'{STAGE}.predict_label', predict)
+    masks_of(make(plan_cfg=dict(val_dataloader=dict(num_workers=2))))
+    assert len(pids) == 2 and os.getpid() not in pids and not multiprocessing.active_children()
+
+
+def test_a_stopped_stage_leaves_no_worker_and_goes_on(make, monkeypatch):
+    whole, calls = masks_of(make('whole')), []
+
+    def stop(*args):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return predict_label(*args)
+
+    monkeypatch.setattr(f'{STAGE}.predict_label', stop)
+    with pytest.raises(KeyboardInterrupt) as interrupt:
+        make('cut', num_workers=2).run()
+    # Ended although the traceback still holds the frames.
+    assert interrupt.tb and not multiprocessing.active_children()
+    assert masks_of(make('cut', num_workers=2)) == whole and len(calls) == 3 + 3
+
+
+@pytest.mark.parametrize('num_workers', [0, 2])
+def test_an_image_that_cannot_be_read_is_named(make, data_root, num_workers):
+    bad = data_root / 'img/unlabeled/v/0.png'
+    bad.write_bytes(b'no image')
+    with pytest.raises(ValueError, match=r'failed to load image: .*unlabeled/v/0\.png$') as error:
+        make(num_workers=num_workers).run()
+    assert '\n' not in str(error.value) and 'Traceback' in str(error.value.__cause__)
+    assert len(list((make().folder / 'masks').rglob('*.png'))) == 3  # those before it
+    stage = make(num_workers=num_workers)
+    bad.write_bytes((data_root / 'img/unlabeled/v/1.png').read_bytes())
+    assert len(masks_of(stage)) == 6
+
+
+class Squares:
+    """Samples 0, 1, 4, ...; the fifth cannot be made."""
+
+    def __getitem__(self, index):
+        if index == 5:
+            raise KeyError('x')
+        return index**2, os.getpid()
+
+    def __len__(self):
+        return 9
+
+    def get_data_info(self, index):
+        return dict(img_path=f'folder/{index}.png')
+
+
+@pytest.mark.parametrize('num_workers', [0, 2])
+def test_samples_come_in_the_order_asked_for(num_workers):
+    state = torch.get_rng_state()
+    numbers, pids = zip(*read_samples(Squares(), [7, 1, 8, 0, 2], num_workers), strict=True)
+    assert numbers == (49, 1, 64, 0, 4) and len(set(pids)) == max(1, num_workers)
+    assert (os.getpid() in pids) == (num_workers == 0)
+    assert torch.equal(torch.get_rng_state(), state) and not list(read_samples(Squares(), [], num_workers))
+    with pytest.raises(ValueError, match="^cannot read folder/5.png: KeyError: 'x'$"):
+        list(read_samples(Squares(), [4, 5], num_workers))
+
+
+@pytest.mark.parametrize('num_workers', [-1, 1.5])
+def test_workers_are_counted(make, num_workers):
+    with pytest.raises(ValueError, match=f'num_workers must be a whole number from 0 on, found {num_workers}'):
+        make(num_workers=num_workers)
+
+
+def test_the_number_of_workers_makes_no_stage_stale(make):
+    assert make(num_workers=3).settings() == make().settings()
+    assert make().num_workers == 2 and make(plan_cfg=dict(val_dataloader=dict(num_workers=5))).num_workers == 5

@@ -161,21 +161,22 @@ def test_scores_do_not_depend_on_the_training_before(images, tmp_path, brightnes
 def test_a_line_that_was_cut_off_takes_no_other_with_it(tmp_path):
     (tmp_path / 'x.rank0.jsonl').write_text('{"id": "a", "n": 1}\n{"id": "b", ')
 
-    def stop(index):
-        if index == 2:
-            raise KeyboardInterrupt
-        return dict(n=index)
+    def stop(indices):
+        for index in indices:
+            if index == 2:
+                raise KeyboardInterrupt
+            yield dict(n=index)
 
     with pytest.raises(KeyboardInterrupt):
         share_records(tmp_path, 'x', ['a', 'b', 'c'], bool, stop)
     assert {record['id'] for record in read_records(tmp_path / 'x.rank0.jsonl')} == {'a', 'b'}
-    share_records(tmp_path, 'x', ['a', 'b', 'c'], bool, lambda index: dict(n=index))
+    share_records(tmp_path, 'x', ['a', 'b', 'c'], bool, lambda indices: (dict(n=index) for index in indices))
     assert read_records(tmp_path / 'x.jsonl') == [dict(id='a', n=1), dict(id='b', n=1), dict(id='c', n=2)]
 
 
 def test_records_of_images_that_are_gone_are_dropped(tmp_path):
-    share_records(tmp_path, 'x', ['a', 'b'], bool, lambda index: dict(n=index))
-    share_records(tmp_path, 'x', ['b', 'c'], bool, lambda index: dict(n=index + 5))
+    share_records(tmp_path, 'x', ['a', 'b'], bool, lambda indices: (dict(n=index) for index in indices))
+    share_records(tmp_path, 'x', ['b', 'c'], bool, lambda indices: (dict(n=index + 5) for index in indices))
     assert read_records(tmp_path / 'x.jsonl') == [dict(id='b', n=1), dict(id='c', n=6)]
 
 
