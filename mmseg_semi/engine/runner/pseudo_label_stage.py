@@ -25,6 +25,10 @@ from mmseg_semi.engine.runner.stage import Stage
 from mmseg_semi.files import whole
 from mmseg_semi.registry import DATASETS, MODELS, STAGES
 
+# Most pixels of one forward, unless a single image has more: two of Cityscapes at their own size. Beyond it a GPU is
+# busy anyway, and a mirror image in the same forward would double what the largest scale needs.
+FORWARD_PIXELS = 2**22
+
 
 def native_pipeline(plan_cfg: Optional[dict]) -> List[dict]:
     """Images at their own size, read as the plan's training set reads them: for datasets without a pipeline."""
@@ -76,7 +80,7 @@ def predict_probability(model: EncoderDecoder, image: Tensor, scales: Sequence[f
         model (EncoderDecoder): In eval mode.
         image (Tensor): [1, 3, H, W], as the data preprocessor returns it.
         scales (Sequence[float]): Factors of the size.
-        flip (bool): Whether each scale is also predicted mirrored.
+        flip (bool): Whether each scale is also predicted mirrored, in the same forward up to ``FORWARD_PIXELS``.
         divisor (int): What the sides at each scale are multiples of, as the patches of a ViT ask for.
 
     Returns:
@@ -87,11 +91,14 @@ def predict_probability(model: EncoderDecoder, image: Tensor, scales: Sequence[f
     for scale in scales:
         scaled = tuple(scaled_side(side, scale, divisor) for side in size)
         x = image if scaled == size else resize(image, scaled, mode='bilinear', align_corners=False)
-        meta = dict(img_shape=scaled, ori_shape=scaled, pad_shape=scaled)
-        for mirrored in (False, True)[:1 + flip]:
-            logits = model.inference(x.flip(3) if mirrored else x, [meta]).float()
-            probability = resize(logits.softmax(dim=1), size, mode='bilinear', align_corners=model.align_corners)
-            total = total + (probability.flip(3) if mirrored else probability)
+        views = torch.cat([x, x.flip(3)]) if flip else x
+        mirrored = False
+        for part in views.split(max(1, FORWARD_PIXELS // (scaled[0] * scaled[1]))):
+            metas = [dict(img_shape=scaled, ori_shape=scaled, pad_shape=scaled) for _ in part]
+            for logits in model.inference(part, metas).float().split(1):
+                probability = resize(logits.softmax(dim=1), size, mode='bilinear', align_corners=model.align_corners)
+                total = total + (probability.flip(3) if mirrored else probability)
+                mirrored = True
     return total[0] / (len(scales) * (1 + flip))
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from mmseg_semi.engine.runner import PseudoLabelStage
-from mmseg_semi.engine.runner.pseudo_label_stage import predict_label
+from mmseg_semi.engine.runner.pseudo_label_stage import predict_label, predict_probability
 from mmseg_semi.engine.runner.samples import read_samples
 from mmseg_semi.registry import MODELS
 
@@ -185,3 +185,37 @@ def test_workers_are_counted(make, num_workers):
 def test_the_number_of_workers_makes_no_stage_stale(make):
     assert make(num_workers=3).settings() == make().settings()
     assert make().num_workers == 2 and make(plan_cfg=dict(val_dataloader=dict(num_workers=5))).num_workers == 5
+
+
+# ---- views ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def forwards(network, monkeypatch):
+    """Shapes of what goes through the network."""
+    shapes, inference = [], network.inference
+    monkeypatch.setattr(network, 'inference', lambda x, metas: shapes.append(tuple(x.shape)) or inference(x, metas))
+    return shapes
+
+
+@pytest.mark.parametrize('pixels, expected', [
+    (2**22, [(2, 3, 12, 20), (2, 3, 25, 41), (2, 3, 37, 61)]),
+    (2500, [(2, 3, 12, 20), (2, 3, 25, 41), (1, 3, 37, 61), (1, 3, 37, 61)]),  # two of 25 x 41, one of 37 x 61
+])
+@pytest.mark.parametrize('mode', ['whole', 'slide'])
+def test_an_image_and_its_mirror_share_a_forward(network, forwards, monkeypatch, pixels, expected, mode):
+    monkeypatch.setattr(f'{STAGE}.FORWARD_PIXELS', pixels)
+    if mode == 'slide':
+        network.test_cfg.update(mode='slide', crop_size=(99, 99), stride=(66, 66))  # one window
+    image = torch.randn(1, 3, 25, 41, generator=torch.Generator().manual_seed(0))
+    probability = predict_probability(network, image, (0.5, 1.0, 1.5), True)
+    assert forwards == expected
+    torch.testing.assert_close(probability, slow_ensemble(network, image, (0.5, 1.0, 1.5)), atol=1e-5, rtol=1e-4)
+
+
+def test_without_mirrors(network, forwards):
+    image = torch.randn(1, 3, 25, 41, generator=torch.Generator().manual_seed(0))
+    pair = predict_probability(network, image, (1.0, ), True)
+    plain, mirror = (predict_probability(network, x, (1.0, ), False) for x in (image, image.flip(3)))
+    torch.testing.assert_close(pair, (plain + mirror.flip(2)) / 2, atol=1e-5, rtol=1e-4)
+    assert [shape[0] for shape in forwards] == [2, 1, 1]
