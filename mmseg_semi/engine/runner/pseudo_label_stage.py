@@ -28,6 +28,9 @@ from mmseg_semi.registry import DATASETS, MODELS, STAGES
 # Most pixels of one forward, unless a single image has more: two of Cityscapes at their own size. Beyond it a GPU is
 # busy anyway, and a mirror image in the same forward would double what the largest scale needs.
 FORWARD_PIXELS = 2**22
+# Largest logits of one image whose softmax is summed on the device: 1 GiB, of which it holds three copies for a moment.
+# Those of Cityscapes at twice its size are 0.6. A constant, not what is free: the sum must not depend on the GPU.
+DEVICE_VALUES = 2**28
 
 
 def native_pipeline(plan_cfg: Optional[dict]) -> List[dict]:
@@ -87,19 +90,28 @@ def predict_probability(model: EncoderDecoder, image: Tensor, scales: Sequence[f
         Tensor: [C, H, W] float32.
     """
     size = tuple(image.shape[2:])
-    total = 0
-    for scale in scales:
-        scaled = tuple(scaled_side(side, scale, divisor) for side in size)
+    sizes = [tuple(scaled_side(side, scale, divisor) for side in size) for scale in scales]
+    largest = model.out_channels * max(height * width for height, width in (size, *sizes))
+    device = image.device if largest <= DEVICE_VALUES else torch.device('cpu')
+    total = torch.zeros(1, model.out_channels, *size, device=device)
+    for scaled in sizes:
         x = image if scaled == size else resize(image, scaled, mode='bilinear', align_corners=False)
-        views = torch.cat([x, x.flip(3)]) if flip else x
-        mirrored = False
+        views, done = torch.cat([x, x.flip(3)]) if flip else x, 0
         for part in views.split(max(1, FORWARD_PIXELS // (scaled[0] * scaled[1]))):
             metas = [dict(img_shape=scaled, ori_shape=scaled, pad_shape=scaled) for _ in part]
-            for logits in model.inference(part, metas).float().split(1):
-                probability = resize(logits.softmax(dim=1), size, mode='bilinear', align_corners=model.align_corners)
-                total = total + (probability.flip(3) if mirrored else probability)
-                mirrored = True
-    return total[0] / (len(scales) * (1 + flip))
+            # Without a name the logits are gone before the next forward.
+            _add_views(total, model.inference(part, metas).to(device), done, model.align_corners)
+            done += len(part)
+    return total[0].div_(len(scales) * (1 + flip))
+
+
+def _add_views(total: Tensor, logits: Tensor, first: int, align_corners: bool) -> None:
+    """Adds the softmax of an image, view 0, and its mirror, view 1, at the size of ``total`` and one at a time."""
+    for view, one in enumerate(logits.split(1), first):
+        probability = one.float().softmax(dim=1)
+        if probability.shape[2:] != total.shape[2:]:
+            probability = resize(probability, total.shape[2:], mode='bilinear', align_corners=align_corners)
+        total += probability.flip(3) if view else probability
 
 
 def encode_mask(label: np.ndarray, palette: Sequence[Sequence[int]]) -> bytes:

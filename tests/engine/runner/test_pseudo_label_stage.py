@@ -3,6 +3,7 @@ import copy
 import io
 import multiprocessing
 import os
+import weakref
 
 import cv2
 import numpy as np
@@ -211,6 +212,43 @@ def test_an_image_and_its_mirror_share_a_forward(network, forwards, monkeypatch,
     probability = predict_probability(network, image, (0.5, 1.0, 1.5), True)
     assert forwards == expected
     torch.testing.assert_close(probability, slow_ensemble(network, image, (0.5, 1.0, 1.5)), atol=1e-5, rtol=1e-4)
+
+
+def test_large_sums_are_made_on_the_cpu(network, monkeypatch):
+    """A device of shapes only stands for one of little memory."""
+    image, scales = torch.randn(1, 3, 25, 41, generator=torch.Generator().manual_seed(0)), (0.5, 2.0)
+    expected, inference = predict_probability(network, image, scales, True), network.inference
+    monkeypatch.setattr(network, 'inference', lambda x, metas: inference(torch.zeros(x.shape), metas))
+    for values, device in ((4 * 50 * 82, 'meta'), (4 * 50 * 82 - 1, 'cpu')):
+        monkeypatch.setattr(f'{STAGE}.DEVICE_VALUES', values)
+        assert predict_probability(network, image.to('meta'), scales, True).device.type == device
+    monkeypatch.setattr(network, 'inference', inference)
+    assert torch.equal(predict_probability(network, image, scales, True), expected)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+def test_sums_on_the_cpu_equal_those_on_the_gpu(network, monkeypatch):
+    image = torch.randn(1, 3, 25, 41, generator=torch.Generator().manual_seed(0)).cuda()
+    on_gpu = predict_probability(network.cuda(), image, (0.5, 2.0), True)
+    monkeypatch.setattr(f'{STAGE}.DEVICE_VALUES', 0)
+    on_cpu = predict_probability(network, image, (0.5, 2.0), True)
+    assert on_gpu.is_cuda and not on_cpu.is_cuda
+    torch.testing.assert_close(on_cpu, on_gpu.cpu(), atol=1e-5, rtol=1e-4)
+
+
+def test_logits_are_gone_before_the_next_forward(network, monkeypatch):
+    made, inference = [], network.inference
+
+    def predict(x, metas):
+        assert not any(array() is not None for array in made)
+        array = inference(x, metas).numpy().copy()
+        made.append(weakref.ref(array))  # alive as long as a tensor over it
+        return torch.from_numpy(array)
+
+    monkeypatch.setattr(network, 'inference', predict)
+    monkeypatch.setattr(f'{STAGE}.FORWARD_PIXELS', 1)
+    predict_probability(network, torch.randn(1, 3, 25, 41), (0.5, 1.0), True)
+    assert len(made) == 4
 
 
 def test_without_mirrors(network, forwards):
