@@ -14,11 +14,13 @@ from PIL import Image
 from torch.nn import functional as F
 
 from mmseg_semi.engine.runner import PseudoLabelStage
-from mmseg_semi.engine.runner.pseudo_label_stage import predict_label, predict_probability
+from mmseg_semi.engine.runner.image_records import share_records
+from mmseg_semi.engine.runner.pseudo_label_stage import predict_labels, predict_probability
 from mmseg_semi.engine.runner.samples import read_samples
 from mmseg_semi.registry import MODELS
 
 STAGE = 'mmseg_semi.engine.runner.pseudo_label_stage'
+BLANK = np.zeros((33, 33), np.uint8)
 
 
 @pytest.fixture
@@ -63,7 +65,7 @@ def flags():
 def test_labels_do_not_depend_on_the_training_before(make, monkeypatch, deterministic):
     """A training sets kernels for its process; a run that goes on with the labels has had none."""
     seen = []
-    monkeypatch.setattr(f'{STAGE}.predict_label', lambda *_: seen.append(flags()) or np.zeros((33, 33), np.uint8))
+    monkeypatch.setattr(f'{STAGE}.predict_labels', lambda *_: seen.append(flags()) or [BLANK])
     monkeypatch.setattr(torch.backends.cudnn, 'benchmark', True)
     monkeypatch.setattr(torch.backends.cudnn, 'deterministic', not deterministic)
     before = flags()
@@ -80,10 +82,10 @@ def masks_of(stage):
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob('*.*'))}
 
 
-@pytest.mark.parametrize('num_workers', [0, 3])
-def test_masks_equal_images_one_by_one(make, network, data_root, num_workers):
+@pytest.mark.parametrize('num_workers, batch_size', [(0, 1), (3, 1), (2, 3)])
+def test_masks_equal_images_one_by_one(make, network, data_root, num_workers, batch_size):
     """Read, predicted and mirrored one after another."""
-    made = masks_of(make(num_workers=num_workers))
+    made = masks_of(make(num_workers=num_workers, batch_size=batch_size))
     assert list(made) == ['manifest.jsonl', 'u/0.png', 'u/1.png', 'u/2.png', 'v/0.png', 'v/1.png']
     for name in list(made)[1:]:
         image = cv2.imread(str(data_root / 'img/unlabeled' / name))
@@ -110,13 +112,13 @@ def slow_ensemble(model, x, scales):
 def test_images_are_read_by_workers_in_order(make, monkeypatch, tmp_path):
     pids = set()
 
-    def predict(model, sample, *_):
-        pids.add(sample['pid'])
+    def predict(model, samples, *_):
+        pids.add(samples[0]['pid'])
         assert len(multiprocessing.active_children()) == 2
-        return np.zeros((33, 33), np.uint8)
+        return [BLANK]
 
     monkeypatch.setattr('mmseg_semi.datasets.UnlabeledDataset.__getitem__', lambda *_: dict(pid=os.getpid()))
-    monkeypatch.setattr(f'{STAGE}.predict_label', predict)
+    monkeypatch.setattr(f'{STAGE}.predict_labels', predict)
     masks_of(make(plan_cfg=dict(val_dataloader=dict(num_workers=2))))
     assert len(pids) == 2 and os.getpid() not in pids and not multiprocessing.active_children()
 
@@ -128,9 +130,9 @@ def test_a_stopped_stage_leaves_no_worker_and_goes_on(make, monkeypatch):
         calls.append(1)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return predict_label(*args)
+        return predict_labels(*args)
 
-    monkeypatch.setattr(f'{STAGE}.predict_label', stop)
+    monkeypatch.setattr(f'{STAGE}.predict_labels', stop)
     with pytest.raises(KeyboardInterrupt) as interrupt:
         make('cut', num_workers=2).run()
     # Ended although the traceback still holds the frames.
@@ -211,7 +213,7 @@ def test_an_image_and_its_mirror_share_a_forward(network, forwards, monkeypatch,
     image = torch.randn(1, 3, 25, 41, generator=torch.Generator().manual_seed(0))
     probability = predict_probability(network, image, (0.5, 1.0, 1.5), True)
     assert forwards == expected
-    torch.testing.assert_close(probability, slow_ensemble(network, image, (0.5, 1.0, 1.5)), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(probability[0], slow_ensemble(network, image, (0.5, 1.0, 1.5)), atol=1e-5, rtol=1e-4)
 
 
 def test_large_sums_are_made_on_the_cpu(network, monkeypatch):
@@ -255,5 +257,61 @@ def test_without_mirrors(network, forwards):
     image = torch.randn(1, 3, 25, 41, generator=torch.Generator().manual_seed(0))
     pair = predict_probability(network, image, (1.0, ), True)
     plain, mirror = (predict_probability(network, x, (1.0, ), False) for x in (image, image.flip(3)))
-    torch.testing.assert_close(pair, (plain + mirror.flip(2)) / 2, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(pair, (plain + mirror.flip(3)) / 2, atol=1e-5, rtol=1e-4)
     assert [shape[0] for shape in forwards] == [2, 1, 1]
+
+
+# ---- batches ----------------------------------------------------------------------------------------------------
+
+
+def test_images_of_one_size_are_predicted_together(make, monkeypatch):
+    """The second of five images is larger than the others; batches are 0 to 2 and 3 to 4."""
+    shapes = []
+    monkeypatch.setattr('mmseg.models.EncoderDecoder.inference', lambda self, x, _: shapes.append(tuple(x.shape)) or
+                        torch.zeros(len(x), 4, *x.shape[2:]))
+    masks_of(make(batch_size=3, scales=(1.0, )))
+    assert sorted(shapes) == [(2, 3, 40, 61), (4, 3, 33, 33), (4, 3, 33, 33)]
+    for path in (make().folder / 'masks' / name for name in ('u/0.png', 'manifest.jsonl')):
+        path.unlink()  # the records are lost, so is a mask
+    masks_of(make(batch_size=3, scales=(1.0, )))
+    assert sorted(shapes[3:]) == sorted(shapes[:3])
+
+
+def test_a_batch_is_the_same_wherever_the_work_stopped(make, monkeypatch):
+    """Its images are labeled again if one of them is missing, so the same sums are rounded in the same way."""
+    options, calls = dict(batch_size=3, num_workers=0), []
+    whole = masks_of(make(**options))
+    (make().folder / 'masks/v/1.png').unlink()  # image 4: of the batch of 3 and 4
+
+    def predict(model, samples, *args):
+        calls.append([os.path.basename(sample['data_samples'].img_path) for sample in samples])
+        return predict_labels(model, samples, *args)
+
+    monkeypatch.setattr(f'{STAGE}.predict_labels', predict)
+    assert masks_of(make(**options)) == whole and calls == [['0.png', '1.png']]
+
+
+@pytest.mark.parametrize('rank', [0, 1])
+def test_ranks_share_batches(tmp_path, monkeypatch, rank):
+    made = []
+    home = 'mmseg_semi.engine.runner.image_records'
+    monkeypatch.setattr(f'{home}.get_dist_info', lambda: (rank, 2))
+    monkeypatch.setattr(f'{home}.broadcast_object_list', lambda done: done.__setitem__(0, {'b'}))
+
+    def make(indices):
+        made.extend(indices)
+        yield from (dict(n=index) for index in indices)
+
+    share_records(tmp_path, 'x', list('abcdefgh'), bool, make, 3)
+    assert made == [[0, 1, 2, 6, 7], [3, 4, 5]][rank]
+
+
+@pytest.mark.parametrize('batch_size', [0, 1.5])
+def test_batches_are_counted(make, batch_size):
+    with pytest.raises(ValueError, match=f'batch_size must be a whole number from 1 on, found {batch_size}'):
+        make(batch_size=batch_size)
+
+
+def test_other_batches_are_other_settings(make):
+    assert make(batch_size=2).settings() == dict(make().settings(), batch_size=2)
+    assert 'batch_size' not in make(batch_size=1).settings()  # as it was before there was the option
