@@ -1,6 +1,6 @@
 """The score of CISC-R: images whose labels agree with the mean feature of each class are reliable."""
 import random
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from mmcv.transforms import LoadAnnotations
 from mmengine.config import Config
+from mmengine.dataset import Compose
 from mmengine.dist import all_reduce, barrier, broadcast_object_list, get_dist_info
 from mmengine.registry import init_default_scope
 from mmengine.utils import ProgressBar
@@ -18,6 +19,7 @@ from torch import Tensor
 from mmseg_semi.datasets import ClassIndex, image_ids
 from mmseg_semi.engine.runner.image_records import read_records, share_records
 from mmseg_semi.engine.runner.pseudo_label_stage import load_trained
+from mmseg_semi.engine.runner.samples import read_samples
 from mmseg_semi.engine.runner.select_stage import StageScorer
 from mmseg_semi.files import whole
 from mmseg_semi.models.losses import anchor_scores, image_score, masked_average_pool
@@ -38,6 +40,43 @@ def fixed_draws(seed: int) -> Iterator[None]:
     finally:
         np.random.set_state(states[0])
         random.setstate(states[1])
+
+
+class FixedCrops:
+    """The samples of a labeled set, several of each image: the same crops whoever makes them, and whenever."""
+
+    def __init__(self, labeled: BaseSegDataset, repeats: int) -> None:
+        self.labeled, self.repeats = labeled, repeats
+
+    def __len__(self) -> int:
+        return len(self.labeled) * self.repeats
+
+    def __getitem__(self, index: int) -> dict:
+        with fixed_draws(index):
+            return self.labeled[index % len(self.labeled)]
+
+    def get_data_info(self, index: int) -> dict:
+        """Files of a sample."""
+        return self.labeled.get_data_info(index % len(self.labeled))
+
+
+class WholeImages:
+    """Some images of a labeled set at their own size: ``(sample, mask [H, W], path of the mask)``."""
+
+    def __init__(self, labeled: BaseSegDataset, positions: Sequence[int], pipeline: Compose) -> None:
+        self.labeled, self.positions, self.pipeline = labeled, positions, pipeline
+        self.load = next(t for t in labeled.pipeline.transforms if isinstance(t, LoadAnnotations))
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __getitem__(self, index: int) -> Tuple[dict, np.ndarray, str]:
+        info = self.get_data_info(index)
+        return self.pipeline(dict(info)), self.load(dict(info))['gt_seg_map'], info['seg_map_path']
+
+    def get_data_info(self, index: int) -> dict:
+        """Files of a sample."""
+        return self.labeled.get_data_info(self.positions[index])
 
 
 @STAGE_SCORERS.register_module()
@@ -139,17 +178,17 @@ class CISCAnchor(StageScorer):
         device, classes = next(self.model.parameters()).device, self.model.num_classes
         total = torch.zeros(classes, self.model.tap.channels, dtype=torch.float64, device=device)
         images = torch.zeros(classes, dtype=torch.float64, device=device)
-        todo = range(len(labeled) * self.repeats)[rank::world_size]
+        crops = FixedCrops(labeled, self.repeats)
+        todo = range(len(crops))[rank::world_size]
         bar = ProgressBar(len(todo)) if rank == 0 else None
-        for i in todo:
-            with fixed_draws(i):  # the same crops whoever makes them, and whenever
-                sample = labeled[i % len(labeled)]
-            features, samples = self._features(sample, training=True)
-            member = samples[0].gt_sem_seg.data == torch.arange(classes, device=device)[:, None, None]
-            total += masked_average_pool(features, member[None], self.model.guidance.pool_eps)[0]
-            images += member.flatten(1).any(dim=1)
-            if bar:
-                bar.update()
+        with closing(read_samples(crops, todo, self.num_workers)) as contents:
+            for sample in contents:
+                features, samples = self._features(sample, training=True)
+                member = samples[0].gt_sem_seg.data == torch.arange(classes, device=device)[:, None, None]
+                total += masked_average_pool(features, member[None], self.model.guidance.pool_eps)[0]
+                images += member.flatten(1).any(dim=1)
+                if bar:
+                    bar.update()
         if bar:
             bar.file.write('\n')
         all_reduce(total)
@@ -163,13 +202,13 @@ class CISCAnchor(StageScorer):
             for key in ids:
                 members.setdefault(key, []).append(c)
         keys, positions = sorted(members), {key: i for i, key in enumerate(image_ids(labeled))}
-        load = next(t for t in labeled.pipeline.transforms if isinstance(t, LoadAnnotations))
+        images = WholeImages(labeled, [positions[key] for key in keys], self.pipeline)
 
-        def make(i: int) -> dict:
-            info = labeled.get_data_info(positions[keys[i]])
-            mask = load(dict(info))['gt_seg_map']
-            scores, _ = self._scores(self.pipeline(dict(info)), mask, info['seg_map_path'])
-            return dict(scores={str(c): float(scores[c]) for c in members[keys[i]]})
+        def make(indices: List[int]) -> Iterator[dict]:
+            with closing(read_samples(images, indices, self.num_workers)) as contents:
+                for i, content in zip(indices, contents, strict=True):
+                    scores, _ = self._scores(*content)
+                    yield dict(scores={str(c): float(scores[c]) for c in members[keys[i]]})
 
         records = share_records(folder, 'guides', keys, lambda record: 'scores' in record, make)
         if get_dist_info()[0] == 0:

@@ -1,7 +1,8 @@
 """One record per image: ranks share the images, and no record is made twice however often the work is stopped."""
 import json
+from contextlib import closing
 from pathlib import Path
-from typing import Callable, Dict, List, Sequence
+from typing import Callable, Dict, Generator, List, Sequence
 
 from mmengine.dist import barrier, broadcast_object_list, get_dist_info
 from mmengine.logging import print_log
@@ -43,8 +44,21 @@ def _to_text(records: Dict[str, dict]) -> str:
     return ''.join(json.dumps(records[key]) + '\n' for key in sorted(records))
 
 
+def _known(folder: Path, stem: str, keys: Sequence[str], usable: Callable[[dict], bool]) -> Dict[str, dict]:
+    wanted, parts = set(keys), [folder / f'{stem}.jsonl', *sorted(folder.glob(f'{stem}.rank*.jsonl'))]
+    return {record['id']: record for part in parts for record in read_records(part)
+            if record['id'] in wanted and usable(record)}
+
+
+def _whole_blocks(todo: Sequence[int], block: int, count: int) -> List[int]:
+    """All images of this rank's share of the blocks in which something is to do."""
+    rank, world_size = get_dist_info()
+    blocks = sorted({i // block for i in todo})[rank::world_size]
+    return [i for b in blocks for i in range(b * block, min((b + 1) * block, count))]
+
+
 def share_records(folder: Path, stem: str, keys: Sequence[str], usable: Callable[[dict], bool],
-                  make: Callable[[int], dict]) -> Path:
+                  make: Callable[[List[int]], Generator[dict, None, None]], block: int = 1) -> Path:
     """Makes ``folder/stem.jsonl``, one record per image, sorted by id; to be called by all ranks.
 
     Each rank appends to a file of its own until all are done. Whatever usable records are found, also of another
@@ -55,22 +69,20 @@ def share_records(folder: Path, stem: str, keys: Sequence[str], usable: Callable
         stem (str): Name of the file without suffix.
         keys (Sequence[str]): Id of each image.
         usable (Callable): Whether a record that is found still holds (rank 0 only).
-        make (Callable): Index of an image -> its record without ``id``, plain data.
+        make (Callable): Generator function: indices of images -> their records without ``id``, plain data, in this
+            order. What it yields is on disk before the next; it is closed whatever happens.
+        block (int): Images that belong together: 0 to ``block - 1`` and so on. One rank makes all of them or none, also
+            those that it finds, so a record never depends on where the work was stopped or on the number of ranks.
 
     Returns:
         Path: The file.
     """
-    rank, world_size = get_dist_info()
+    rank, _ = get_dist_info()
     final, first = folder / f'{stem}.jsonl', folder / f'{stem}.rank0.jsonl'
-
-    def known() -> Dict[str, dict]:
-        wanted, parts = set(keys), [final, *sorted(folder.glob(f'{stem}.rank*.jsonl'))]
-        return {record['id']: record for part in parts for record in read_records(part)
-                if record['id'] in wanted and usable(record)}
 
     done: list = [None]
     if rank == 0:
-        done = [known()]
+        done = [_known(folder, stem, keys, usable)]
         # Whole lines only: what is appended to a line that was cut off is lost with it.
         write_text(first, _to_text(done[0]))
         for path in [final, *folder.glob(f'{stem}.rank*.jsonl')]:
@@ -80,11 +92,11 @@ def share_records(folder: Path, stem: str, keys: Sequence[str], usable: Callable
     broadcast_object_list(done)
     todo = [i for i, key in enumerate(keys) if key not in done[0]]
     print_log(f'{folder}: {len(keys)} images, {len(keys) - len(todo)} done before.', 'current')
-    mine = todo[rank::world_size]
+    mine = _whole_blocks(todo, block, len(keys))
     bar = ProgressBar(len(mine)) if rank == 0 and mine else None
-    with open(folder / f'{stem}.rank{rank}.jsonl', 'a') as file:
-        for index in mine:
-            file.write(json.dumps(dict(id=keys[index], **make(index))) + '\n')
+    with open(folder / f'{stem}.rank{rank}.jsonl', 'a') as file, closing(make(mine)) as records:
+        for index, record in zip(mine, records, strict=True):
+            file.write(json.dumps(dict(id=keys[index], **record)) + '\n')
             file.flush()
             if bar:
                 bar.update()
@@ -92,7 +104,7 @@ def share_records(folder: Path, stem: str, keys: Sequence[str], usable: Callable
         bar.file.write('\n')
     barrier()
     if rank == 0:
-        write_text(final, _to_text(known()))
+        write_text(final, _to_text(_known(folder, stem, keys, usable)))
         for path in folder.glob(f'{stem}.rank*.jsonl'):
             path.unlink()
     barrier()

@@ -2,15 +2,17 @@
 import logging
 import math
 from abc import ABC, abstractmethod
+from contextlib import closing
 from pathlib import Path
-from typing import Dict, List, Sequence, Tuple
+from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
 from mmengine.dist import barrier, get_rank
 from mmengine.logging import print_log
 from mmseg.datasets import BaseSegDataset
 
 from mmseg_semi.engine.runner.image_records import image_files, read_records, share_records
-from mmseg_semi.engine.runner.pseudo_label_stage import native_pipeline
+from mmseg_semi.engine.runner.pseudo_label_stage import native_pipeline, own_kernels
+from mmseg_semi.engine.runner.samples import read_samples, worker_number
 from mmseg_semi.engine.runner.stage import Stage
 from mmseg_semi.files import write_text
 from mmseg_semi.registry import DATASETS, STAGE_SCORERS, STAGES
@@ -28,6 +30,8 @@ class StageScorer(ABC):
     artifacts: tuple = ()
     #: Whether a high score is a reliable image.
     higher_is_better = True
+    #: Processes per rank that read images, for :meth:`prepare`; the stage sets it.
+    num_workers = 0
 
     @abstractmethod
     def settings(self) -> dict:
@@ -81,12 +85,14 @@ class SelectStage(Stage):
         scorer (dict): Of ``STAGE_SCORERS``, see :class:`StageScorer`.
         dataset (dict): An ``UnlabeledDataset``; without ``pipeline``, images are read at their own size.
         ratio (float): Share of reliable images, rounded down, in (0, 1]. Defaults to 0.5.
+        num_workers (int): Processes per rank that read images. Defaults to those of the plan's ``val_dataloader``.
 
     Raises:
         ValueError: If ``ratio`` is out of range or a score is NaN.
     """
 
-    def __init__(self, scorer: dict, dataset: dict, ratio: float = 0.5, **kwargs) -> None:
+    def __init__(self, scorer: dict, dataset: dict, ratio: float = 0.5, num_workers: Optional[int] = None,
+                 **kwargs) -> None:
         super().__init__(**kwargs)
         if not 0 < ratio <= 1:
             raise ValueError(f'SelectStage.ratio must be in (0, 1], found {ratio}')
@@ -94,6 +100,7 @@ class SelectStage(Stage):
             raise ValueError(f'SelectStage.scorer.type: there is no scorer {scorer.get("type")!r}; there are '
                              f'{sorted(STAGE_SCORERS.module_dict)}')
         self.scorer: StageScorer = STAGE_SCORERS.build(dict(scorer))
+        self.scorer.num_workers = worker_number(num_workers, self.plan_cfg)
         self.scorer_type, self.ratio = scorer['type'], ratio
         self.dataset = {'type': 'UnlabeledDataset', 'pipeline': native_pipeline(self.plan_cfg), **dataset}
         self.artifacts = ('scores', 'reliable', 'unreliable', *self.scorer.artifacts)
@@ -104,16 +111,22 @@ class SelectStage(Stage):
 
     def run(self) -> Dict[str, Path]:
         """Scores what is not scored yet and writes the lists."""
+        with own_kernels(self.plan_cfg):
+            return self._select()
+
+    def _select(self) -> Dict[str, Path]:
         dataset = DATASETS.build(self.dataset)
         files = image_files(dataset)
         keys = list(files)
         extra = self.scorer.prepare(self.folder, dataset)
 
-        def score(index: int) -> dict:
-            value = float(self.scorer.score(dataset[index]))
-            if math.isnan(value):
-                raise ValueError(f'{self.scorer_type} gave image {keys[index]} the score NaN')
-            return dict(score=value)
+        def score(indices: List[int]) -> Iterator[dict]:
+            with closing(read_samples(dataset, indices, self.scorer.num_workers)) as samples:
+                for index, sample in zip(indices, samples, strict=True):
+                    value = float(self.scorer.score(sample))
+                    if math.isnan(value):
+                        raise ValueError(f'{self.scorer_type} gave image {keys[index]} the score NaN')
+                    yield dict(score=value)
 
         scores = share_records(self.folder, 'scores', keys, lambda record: 'score' in record, score)
         lists = dict(zip(('reliable', 'unreliable'), split_by_score(

@@ -6,6 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from mmseg_semi.datasets import UnlabeledDataset
 from mmseg_semi.engine.runner import CheckpointAgreement, SelectStage, StageScorer, map_agreement
@@ -148,24 +149,34 @@ def test_an_interrupted_stage_scores_the_rest(images, tmp_path, brightness):
     assert not brightness.calls
 
 
+def test_scores_do_not_depend_on_the_training_before(images, tmp_path, brightness, monkeypatch):
+    seen = []
+    monkeypatch.setattr(brightness, 'prepare', lambda *_: seen.append(torch.backends.cudnn.benchmark) or {})
+    monkeypatch.setattr(brightness, 'score', lambda *_: seen.append(torch.backends.cudnn.benchmark) or 1.)
+    monkeypatch.setattr(torch.backends.cudnn, 'benchmark', True)
+    make(tmp_path / 'select', images).run()
+    assert seen == [False] * 6 and torch.backends.cudnn.benchmark
+
+
 def test_a_line_that_was_cut_off_takes_no_other_with_it(tmp_path):
     (tmp_path / 'x.rank0.jsonl').write_text('{"id": "a", "n": 1}\n{"id": "b", ')
 
-    def stop(index):
-        if index == 2:
-            raise KeyboardInterrupt
-        return dict(n=index)
+    def stop(indices):
+        for index in indices:
+            if index == 2:
+                raise KeyboardInterrupt
+            yield dict(n=index)
 
     with pytest.raises(KeyboardInterrupt):
         share_records(tmp_path, 'x', ['a', 'b', 'c'], bool, stop)
     assert {record['id'] for record in read_records(tmp_path / 'x.rank0.jsonl')} == {'a', 'b'}
-    share_records(tmp_path, 'x', ['a', 'b', 'c'], bool, lambda index: dict(n=index))
+    share_records(tmp_path, 'x', ['a', 'b', 'c'], bool, lambda indices: (dict(n=index) for index in indices))
     assert read_records(tmp_path / 'x.jsonl') == [dict(id='a', n=1), dict(id='b', n=1), dict(id='c', n=2)]
 
 
 def test_records_of_images_that_are_gone_are_dropped(tmp_path):
-    share_records(tmp_path, 'x', ['a', 'b'], bool, lambda index: dict(n=index))
-    share_records(tmp_path, 'x', ['b', 'c'], bool, lambda index: dict(n=index + 5))
+    share_records(tmp_path, 'x', ['a', 'b'], bool, lambda indices: (dict(n=index) for index in indices))
+    share_records(tmp_path, 'x', ['b', 'c'], bool, lambda indices: (dict(n=index + 5) for index in indices))
     assert read_records(tmp_path / 'x.jsonl') == [dict(id='b', n=1), dict(id='c', n=6)]
 
 

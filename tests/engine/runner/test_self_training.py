@@ -136,7 +136,7 @@ def test_masks_equal_a_slow_ensemble(make_plan, data_root):
         assert mask.mode == 'P' and mask.getpalette()[:12] == sum(PALETTE, [])
         label = np.array(mask)
         assert (label == total.argmax(0).numpy()).mean() > 0.999
-        torch.testing.assert_close(predict_probability(model, x, (1.0, 1.5), True), total / 4, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(predict_probability(model, x, (1.0, 1.5), True)[0], total / 4, atol=1e-5, rtol=1e-4)
         entry = next(json.loads(line) for line in (folder / '02_label/masks/manifest.jsonl').open() if key in line)
         assert entry['size'] == [33, 33] and entry['histogram'] == np.bincount(label.ravel(), minlength=4).tolist()
 
