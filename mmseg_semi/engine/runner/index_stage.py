@@ -29,6 +29,7 @@ class IndexStage(Stage):
     """
 
     artifacts = ('class_index', )
+    mends = ('class_index', )
 
     def __init__(self, labeled: dict, min_area: float = 0.03, exclude: Sequence[int] = (), **kwargs) -> None:
         super().__init__(**kwargs)

@@ -86,6 +86,9 @@ class SelectStage(Stage):
         ValueError: If ``ratio`` is out of range or a score is NaN.
     """
 
+    # From the scores that are there.
+    mends = ('reliable', 'unreliable')
+
     def __init__(self, scorer: dict, dataset: dict, ratio: float = 0.5, **kwargs) -> None:
         super().__init__(**kwargs)
         if not 0 < ratio <= 1:

@@ -15,7 +15,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
 from mmseg_semi.engine.runner.stage import Stage, config_keys, references, replace_config, replace_references
-from mmseg_semi.engine.runner.state import State, differences, digest, fingerprint
+from mmseg_semi.engine.runner.state import State, damage, differences, digest, fingerprint
 from mmseg_semi.registry import RUNNERS, STAGES
 
 
@@ -34,11 +34,13 @@ class SelfTrainingRunner:
     A stage is a dict with ``name``, ``type`` and the options of its class; any string ``'stage:artifact'`` in it stands
     for an output of an earlier stage, any ``'config:key'`` for a part of the plan's config (:func:`replace_config`).
     Each stage has a folder ``NN_name`` in ``work_dir``; ``state.json`` says what is done. A stage is skipped while its
-    settings and inputs are the same and its outputs are whole; one that was stopped goes on where it was.
+    settings and inputs are the same and its outputs are whole; one that was stopped goes on where it was. Nothing that
+    a stage made is deleted unless ``on_stale='rerun'`` allows it.
 
     ``self_training`` may also hold: ``start`` (name of the first stage to run; those before must be done), ``until``
     (name of the last one), ``dry_run`` (only tell what would run), ``on_stale``: what to do with a stage whose settings
-    have changed since, ``'error'`` (default) or ``'rerun'``, it and all that depends on it.
+    have changed since, or whose outputs are lost and cannot be made good in place: ``'error'`` (default) or
+    ``'rerun'``, it and all that depends on it.
 
     Args:
         cfg (Config): With ``self_training`` and ``work_dir``.
@@ -196,28 +198,41 @@ class SelfTrainingRunner:
         if entry and entry['fingerprint'] != now:
             changed = differences(entry['settings'], settings)
             told = '; '.join(f'{key}: {old!r} -> {new!r}' for key, (old, new) in list(changed.items())[:5])
-            if self.options['on_stale'] != 'rerun':
-                raise PlanError(f'stage {name} in {self._folder(i)} was made with other settings ({told[:500]}). '
-                                "Set self_training.on_stale='rerun' (--on-stale rerun) to redo it and what depends "
-                                'on it, or give another work_dir')
-            self.logger.info(f'Stage {name} has changed ({told[:500]}): it is made anew.')
-            if not self.options['dry_run']:
-                shutil.rmtree(self._folder(i), ignore_errors=True)
-                state.forget(name)
+            self._empty(i, f'was made with other settings ({told[:500]})', state, must_be_done)
             entry = None
         if entry and entry['status'] == 'done':
             broken = self._broken(entry['outputs'])
             if not broken:
                 return DONE, paths
-            self.logger.warning(f'Stage {name}: {", ".join(broken)} missing or changed: it runs again.')
-            mends = STAGES.get(self.stages[i]['type']).mends
-            if not set(broken) <= set(mends) and not must_be_done and not self.options['dry_run']:
-                shutil.rmtree(self._folder(i), ignore_errors=True)
+            told = ', '.join(broken.values())
+            if set(broken) <= set(STAGES.get(self.stages[i]['type']).mends):
+                self.logger.warning(f'Stage {name}: {told}: it runs again.')
+            else:
+                self._empty(i, f'has lost what it made: {told}', state, must_be_done)
+                entry = None
         if must_be_done:
             raise PlanError(f'self_training.start={self.options["start"]!r}, but stage {name} before it is not done')
         if not self.options['dry_run']:
             state.set(name, status='running', fingerprint=now, settings=settings, started=time.ctime())
         return ('goes on' if entry else 'starts'), paths
+
+    def _empty(self, i: int, reason: str, state: State, must_be_done: bool) -> None:
+        """Deletes what a stage made and its entry, which only the user may allow.
+
+        Raises:
+            PlanError: If ``on_stale`` does not, or the stage is not to run.
+        """
+        if must_be_done:
+            raise PlanError(f'self_training.start={self.options["start"]!r}, but stage {self.names[i]} before it '
+                            f'{reason}')
+        if self.options['on_stale'] != 'rerun':
+            raise PlanError(f'stage {self.names[i]} in {self._folder(i)} {reason}. Set self_training.on_stale='
+                            "'rerun' (--on-stale rerun) to redo it and what depends on it, which deletes its folder, "
+                            'or give another work_dir')
+        self.logger.warning(f'Stage {self.names[i]} {reason}: it is made anew.')
+        if not self.options['dry_run']:
+            shutil.rmtree(self._folder(i), ignore_errors=True)
+            state.forget(self.names[i])
 
     def _settings(self, i: int, paths: Dict[str, str], digests: Dict[str, str]) -> dict:
         """Settings of a stage in which inputs count by their content, wherever they lie."""
@@ -232,14 +247,10 @@ class SelfTrainingRunner:
 
         return by_content(dict(self._build(i, paths).settings(), type=self.stages[i]['type']))
 
-    def _broken(self, outputs: Dict[str, dict]) -> List[str]:
-        """Names of outputs that are gone or have another content."""
-        found = []
-        for name, output in outputs.items():
-            path = self.work_dir / output['path']
-            if not path.exists() or digest(path) != output['digest']:
-                found.append(name)
-        return found
+    def _broken(self, outputs: Dict[str, dict]) -> Dict[str, str]:
+        """Outputs that are gone or have another content, and what is wrong with each."""
+        found = {name: damage(self.work_dir / output['path'], output['digest']) for name, output in outputs.items()}
+        return {name: wrong for name, wrong in found.items() if wrong}
 
     def _run_one(self, i: int, paths: Dict[str, str]) -> None:
         self._folder(i).mkdir(parents=True, exist_ok=True)

@@ -21,6 +21,13 @@ def digest(path: Path) -> str:
     return sha.hexdigest()
 
 
+def damage(path: Path, expected: str) -> str:
+    """What is wrong with an output that had the given :func:`digest` when it was made; empty if nothing is."""
+    if not path.exists():
+        return f'{path} is gone'
+    return '' if digest(path) == expected else f'{path} has changed'
+
+
 def usable_checkpoint(folder: Path) -> Optional[Path]:
     """The newest whole ``iter_*.pth``; a process that is killed while it saves leaves a cut-off one."""
     found = sorted(folder.glob('iter_*.pth'), key=lambda path: int(re.sub(r'\D', '', path.stem) or 0), reverse=True)

@@ -141,6 +141,11 @@ def test_masks_equal_a_slow_ensemble(make_plan, data_root):
         assert entry['size'] == [33, 33] and entry['histogram'] == np.bincount(label.ravel(), minlength=4).tolist()
 
 
+@pytest.mark.parametrize('spoil', [
+    lambda path: path.write_bytes(path.read_bytes()[:50]),
+    lambda path: path.write_bytes(path.read_bytes()[:-1] + b'x'),
+    lambda path: path.unlink(),
+])
 def test_a_damaged_mask_is_made_again_and_nothing_else(make_plan):
     folder = train(make_plan(until='label'))
     before, broken = times(folder), folder / '02_label' / 'masks' / 'u/1.png'
@@ -275,15 +280,33 @@ def test_a_validation_that_was_missed_is_made_up_for(make_plan):
     assert (Path(again['path']).name == Path(best['path']).name) and len(list(folder.glob('best_*.pth'))) == 1
 
 
-def test_a_lost_best_checkpoint_is_made_again(make_plan):
+def test_a_lost_best_checkpoint_is_made_again_on_request(make_plan):
     """Another one, such as the last, would label other masks without a word."""
     folder = train(make_plan(until='sup'))
     before = weights(folder, 'sup', 'best')
     (folder / state_of(folder)['sup']['outputs']['best']['path']).unlink()
-    train(make_plan(until='sup'))
+    train(make_plan(until='sup', on_stale='rerun'))
     assert 'best_' in state_of(folder)['sup']['outputs']['best']['path']
     after = weights(folder, 'sup', 'best')
     assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+
+
+def test_nothing_is_deleted_without_consent(make_plan):
+    """A checkpoint that only its user misses, or does not, is no reason to throw a training away."""
+    folder = train(make_plan(steps=2, until='label'))
+    (folder / '01_sup' / 'at_0.pth').unlink()
+    before, state = times(folder), state_of(folder)
+    asks = r'stage sup in .* has lost .*01_sup/at_0.pth is gone.*--on-stale rerun'
+    not_run = "start='label', but stage sup before it has lost .*at_0.pth is gone"
+    start = dict(start='label', on_stale='rerun')
+    for options, words in ((dict(), asks), (dict(dry_run=True), asks), (start, not_run)):
+        with pytest.raises(ValueError, match=words):
+            train(make_plan(steps=2, until='label', **options))
+        assert times(folder) == before and state_of(folder) == state
+    train(make_plan(steps=2, until='label', on_stale='rerun', dry_run=True))
+    assert times(folder) == before and state_of(folder) == state
+    train(make_plan(steps=2, until='label', on_stale='rerun'))
+    assert (folder / '01_sup' / 'at_0.pth').is_file() and state_of(folder)['sup']['status'] == 'done'
 
 
 def test_a_stopped_stage_resumes_from_its_own_checkpoint(make_plan):
