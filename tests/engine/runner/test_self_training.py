@@ -146,19 +146,30 @@ def test_masks_equal_a_slow_ensemble(make_plan, data_root):
     lambda path: path.write_bytes(path.read_bytes()[:-1] + b'x'),
     lambda path: path.unlink(),
 ])
-def test_a_damaged_mask_is_made_again_and_nothing_else(make_plan):
-    folder = train(make_plan(until='label'))
-    before, broken = times(folder), folder / '02_label' / 'masks' / 'u/1.png'
-    content = broken.read_bytes()
-    broken.write_bytes(content[:50])
-    (folder / '02_label' / 'masks' / 'v' / '.0.png.1.part.png').write_bytes(b'half')
+def test_a_damaged_mask_is_made_again_and_nothing_else(make_plan, spoil):
+    """Of a stage that is done; its manifest is whole."""
+    folder = train(make_plan(steps=2, until='label'))
+    masks = folder / '02_label' / 'masks'
+    manifest, before, content = masks / 'manifest.jsonl', times(folder), (masks / 'u/1.png').read_bytes()
+    lines = manifest.read_text()
+    spoil(masks / 'u/1.png')
+    (masks / 'v' / '.0.png.1.part.png').write_bytes(b'half')
     (folder / '.state.json.1.part.json').write_bytes(b'half')
-    (folder / '02_label' / 'masks' / 'manifest.jsonl').write_text('')  # as if killed before the end
-    train(make_plan(until='label'))
-    assert broken.read_bytes() == content and not list(folder.rglob('*.part*'))
-    assert len((folder / '02_label' / 'masks' / 'manifest.jsonl').read_text().splitlines()) == 5
-    assert {path: t for path, t in times(folder).items() if path.suffix == '.pth'} == {
-        path: t for path, t in before.items() if path.suffix == '.pth'}
+    train(make_plan(steps=2, until='label'))
+    assert (masks / 'u/1.png').read_bytes() == content and manifest.read_text() == lines
+    assert not list(folder.rglob('*.part*')) and state_of(folder)['label']['status'] == 'done'
+    assert {path for path, t in times(folder).items() if before[path] != t} == {masks / 'u/1.png'}
+    assert '1 of 5 files in' in (folder / 'self_training.log').read_text()
+
+
+@pytest.mark.parametrize('spoil', [lambda path: path.write_text(''), lambda path: path.unlink()])
+def test_a_lost_manifest_is_made_again(make_plan, spoil):
+    folder = train(make_plan(steps=2, until='label'))
+    manifest = folder / '02_label' / 'masks' / 'manifest.jsonl'
+    lines = manifest.read_text()
+    spoil(manifest)
+    train(make_plan(steps=2, until='label'))
+    assert manifest.read_text() == lines and state_of(folder)['label']['status'] == 'done'
 
 
 def test_changed_settings_are_told_and_redone_on_request(make_plan):
