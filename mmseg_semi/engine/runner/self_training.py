@@ -14,6 +14,7 @@ from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
+from mmseg_semi.engine.runner.image_sets import by_images
 from mmseg_semi.engine.runner.stage import Stage, config_keys, references, replace_config, replace_references
 from mmseg_semi.engine.runner.state import State, damage, differences, digest, fingerprint
 from mmseg_semi.registry import RUNNERS, STAGES
@@ -164,6 +165,12 @@ class SelfTrainingRunner:
                 return
             self._run_one(i, paths)
 
+    def _state(self) -> State:
+        try:
+            return State(self.work_dir / 'state.json')
+        except ValueError as error:
+            raise PlanError(str(error)) from error
+
     def _folder(self, i: int) -> Path:
         return self.work_dir / f'{i + 1:02d}_{self.names[i]}'
 
@@ -183,7 +190,7 @@ class SelfTrainingRunner:
         Returns:
             tuple[str, dict[str, str]]: What to do, and the path of each reference.
         """
-        name, state = self.names[i], State(self.work_dir / 'state.json')
+        name, state = self.names[i], self._state()
         used = sorted(set(references(self.stages[i], self.names)))
         paths, digests = {}, {}
         for reference in used:
@@ -235,7 +242,7 @@ class SelfTrainingRunner:
             state.forget(self.names[i])
 
     def _settings(self, i: int, paths: Dict[str, str], digests: Dict[str, str]) -> dict:
-        """Settings of a stage in which inputs count by their content, wherever they lie."""
+        """Settings of a stage in which inputs and images count by their content, wherever they lie."""
         by_path = {path: f'{reference}@{digests[reference]}' for reference, path in paths.items()}
 
         def by_content(node):
@@ -245,7 +252,11 @@ class SelfTrainingRunner:
                 return [by_content(value) for value in node]
             return by_path.get(node, node) if isinstance(node, str) else node
 
-        return by_content(dict(self._build(i, paths).settings(), type=self.stages[i]['type']))
+        try:
+            settings = by_images(self._build(i, paths).settings(), set(paths.values()))
+        except ValueError as error:
+            raise PlanError(f'stage {self.names[i]}: {error}') from error
+        return by_content(dict(settings, type=self.stages[i]['type']))
 
     def _broken(self, outputs: Dict[str, dict]) -> Dict[str, str]:
         """Outputs that are gone or have another content, and what is wrong with each."""
@@ -256,7 +267,7 @@ class SelfTrainingRunner:
         self._folder(i).mkdir(parents=True, exist_ok=True)
         outputs: Optional[Dict[str, Path]] = self._build(i, paths).run()
         if get_rank() == 0:
-            state = State(self.work_dir / 'state.json')
+            state = self._state()
             entry = dict(state.get(self.names[i]), status='done', finished=time.ctime())
             entry['outputs'] = {name: dict(path=os.path.relpath(path.resolve(), self.work_dir), digest=digest(path))
                                 for name, path in outputs.items()}

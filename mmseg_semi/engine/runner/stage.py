@@ -97,7 +97,10 @@ class Stage(ABC):
 
     @abstractmethod
     def settings(self) -> dict:
-        """Everything that determines the result, as plain data; part of the fingerprint."""
+        """Everything that determines the result, as plain data; part of the fingerprint.
+
+        The driver adds the images of each image set, and what the files of earlier stages hold.
+        """
 
     @abstractmethod
     def run(self) -> Dict[str, Path]:

@@ -9,7 +9,7 @@ from typing import Dict, Optional
 
 from mmseg_semi.files import write_text
 
-VERSION = 1
+VERSION = 2  # of the settings that are compared, too
 MANIFEST = 'manifest.jsonl'
 
 
@@ -87,8 +87,9 @@ class State:
         if path.is_file():
             content = json.loads(path.read_text())
             if content.get('version') != VERSION:
-                raise ValueError(f'{path} has version {content.get("version")}, expected {VERSION}: it belongs to '
-                                 'another release of mmseg_semi; give another work_dir')
+                raise ValueError(f'{path} has version {content.get("version")}, expected {VERSION}: its plan was begun '
+                                 'with another release of mmseg_semi, whose settings cannot be compared with these. '
+                                 'Nothing was changed; finish it with that release, or give another work_dir')
             self.stages = content['stages']
 
     def get(self, name: str) -> Optional[dict]:

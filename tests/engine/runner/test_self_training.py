@@ -15,8 +15,8 @@ from mmengine.runner import load_checkpoint
 from mmseg.registry import RUNNERS
 from PIL import Image
 
+from mmseg_semi.engine.runner.image_sets import by_images
 from mmseg_semi.engine.runner.pseudo_label_stage import native_pipeline, predict_probability, scaled_side
-from mmseg_semi.engine.runner.state import State
 from mmseg_semi.files import write_text
 from mmseg_semi.registry import DATASETS, MODELS
 
@@ -266,10 +266,65 @@ def test_overlay_of_masks(data_root, tmp_path):
         DATASETS.build(cfg)
 
 
-def test_state_of_another_version(tmp_path):
-    write_text(tmp_path / 'state.json', json.dumps(dict(version=0, stages={})))
-    with pytest.raises(ValueError, match='has version 0, expected 1'):
-        State(tmp_path / 'state.json')
+def test_state_of_another_version(make_plan, tmp_path):
+    write_text(tmp_path / 'plan' / 'state.json', json.dumps(dict(version=1, stages={})))
+    with pytest.raises(ValueError, match='has version 1, expected 2: .* finish it with that release, or give another'):
+        train(make_plan())
+    assert json.loads((tmp_path / 'plan' / 'state.json').read_text()) == dict(version=1, stages={})
+
+
+# ---- which images a set holds -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def lists(data_root, make_plan):
+    """The list files of a plan that labels and trains by lists, and the function that makes it."""
+    lists = dict(labeled=data_root / 'labeled.txt', unlabeled=data_root / 'unlabeled.txt')
+    lists['labeled'].write_text('0\n1\n2\n')
+    lists['unlabeled'].write_text('u/0.png\nu/1.png\nv/0.png\n')
+
+    def make(**options):
+        plan = make_plan(**options)
+        sup, label, again = plan.self_training.stages
+        labeled, pseudo = again.cfg.train_dataloader.dataset.datasets
+        for dataset in (sup.cfg.train_dataloader.dataset, labeled):
+            dataset.ann_file = 'labeled.txt'
+        for dataset in (label.dataset, pseudo):
+            dataset.ann_file = 'unlabeled.txt'
+        return plan
+
+    lists['make'] = make
+    return lists
+
+
+@pytest.mark.parametrize('name, line, words', [
+    ('labeled', '3', r'stage sup in .* \(train_dataloader.dataset.images.count: 3 -> 4; '),
+    ('unlabeled', 'v/1.png', r'stage label in .* \(dataset.images.count: 3 -> 4; '),
+])
+def test_an_edited_list_is_told(lists, name, line, words):
+    folder = train(lists['make'](steps=2, until='label'))
+    before, text = times(folder), lists[name].read_text()
+    lists[name].write_text('\n'.join(reversed(text.split())))  # the order is not what counts
+    train(lists['make'](steps=2, until='label'))
+    lists[name].write_text(f'{text}{line}\n')
+    with pytest.raises(ValueError, match=words):
+        train(lists['make'](steps=2, until='label'))
+    assert times(folder) == before
+
+
+def test_a_list_of_an_earlier_stage_counts_by_its_content(lists, data_root):
+    reliable = str(data_root / 'unlabeled.txt')
+    pseudo = dict(lists['make']().self_training.stages[2].cfg.train_dataloader.dataset.datasets[1], ann_file=reliable)
+    assert set(by_images(dict(pseudo), {reliable})) == {*pseudo} - {'data_root'}
+    assert by_images(dict(pseudo), ())['images']['count'] == 3  # the masks need not be there
+
+
+def test_no_image_is_opened_to_list_it(lists, data_root):
+    for path in data_root.rglob('*.png'):
+        path.write_bytes(b'')
+    _, label, again = lists['make']().to_dict()['self_training']['stages']
+    settings = by_images([dict(label['dataset'], type='UnlabeledDataset'), again['cfg']], ())
+    assert str(settings).count('sha256') == 1 + 3  # the last training has three sets
 
 
 def test_a_validation_that_was_missed_is_made_up_for(make_plan):
