@@ -18,7 +18,16 @@ from mmseg_semi.registry import HOOKS, STAGES
 
 RUNS = itertools.count()
 # Where and how, not what.
-IRRELEVANT = ('work_dir', 'launcher', 'resume', 'env_cfg', 'experiment_name', 'model_wrapper_cfg')
+IRRELEVANT = ('work_dir', 'launcher', 'resume', 'env_cfg', 'experiment_name', 'model_wrapper_cfg', 'data_root',
+              'log_level', 'log_processor', 'visualizer', 'vis_backends', 'test_dataloader', 'test_evaluator',
+              'test_cfg')
+IRRELEVANT_HOOKS = ('logger', 'timer', 'visualization')
+IRRELEVANT_OF_LOADERS = ('num_workers', 'persistent_workers', 'prefetch_factor', 'pin_memory')
+
+
+def without(settings: Optional[dict], keys: Sequence[str]) -> dict:
+    """A copy of a dict without some keys."""
+    return {key: value for key, value in (settings or {}).items() if key not in keys}
 
 
 @HOOKS.register_module()
@@ -140,7 +149,10 @@ class TrainStage(Stage):
 
     def settings(self) -> dict:
         """The config without what does not change the result, and the exports."""
-        settings = {key: value for key, value in self.cfg.to_dict().items() if key not in IRRELEVANT}
+        settings = without(self.cfg.to_dict(), IRRELEVANT)
+        settings['default_hooks'] = without(settings.get('default_hooks'), IRRELEVANT_HOOKS)
+        for key in ('train_dataloader', 'val_dataloader'):
+            settings[key] = without(settings.get(key), IRRELEVANT_OF_LOADERS)
         return dict(settings, exports=self.exports)
 
     def run(self) -> Dict[str, Path]:

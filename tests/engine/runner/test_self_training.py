@@ -319,6 +319,41 @@ def test_a_list_of_an_earlier_stage_counts_by_its_content(lists, data_root):
     assert by_images(dict(pseudo), ())['images']['count'] == 3  # the masks need not be there
 
 
+def change_trainings(plan, change):
+    """Merges into the configs of both trainings."""
+    for i in (0, 2):
+        plan.merge_from_dict({f'self_training.stages.{i}.cfg.{key}': value for key, value in change.items()})
+
+
+def test_how_a_plan_is_run_and_where_its_data_lie_is_no_setting(make_plan, data_root):
+    """A plan on more workers, that logs less, on another disk: all is done."""
+    folder = train(make_plan(steps=2))
+    before, moved = times(folder), data_root.with_name('moved')
+    shutil.move(data_root, moved)
+    plan = make_plan(steps=2)
+    change_trainings(plan, {
+        'train_dataloader.num_workers': 2, 'train_dataloader.persistent_workers': True,
+        'val_dataloader.prefetch_factor': 4, 'default_hooks.logger.interval': 50, 'log_level': 'ERROR',
+        'test_dataloader': dict(dataset=dict(type='BaseSegDataset', data_root='nowhere')),
+        'data_root': str(moved), 'visualizer': dict(type='SegLocalVisualizer')})
+    plan = Config(json.loads(json.dumps(plan.to_dict()).replace(str(data_root), str(moved))))
+    train(plan)
+    assert times(folder) == before
+
+
+@pytest.mark.parametrize('change, words', [
+    ({'train_dataloader.batch_size': 1}, r'train_dataloader.batch_size: 2 -> 1'),
+    ({'default_hooks.checkpoint.save_best': None}, r"default_hooks.checkpoint.save_best: 'mIoU' -> None"),
+    ({'val_dataloader.dataset.data_prefix.seg_map_path': 'ann/train'}, r"seg_map_path: 'ann/val' -> 'ann/train'"),
+])
+def test_what_is_trained_is_a_setting(make_plan, change, words):
+    train(make_plan(steps=2, until='sup'))
+    plan = make_plan(steps=2, until='sup')
+    change_trainings(plan, change)
+    with pytest.raises(ValueError, match=words):
+        train(plan)
+
+
 def test_no_image_is_opened_to_list_it(lists, data_root):
     for path in data_root.rglob('*.png'):
         path.write_bytes(b'')
