@@ -6,7 +6,7 @@ import os
 import shutil
 import time
 from pathlib import Path
-from typing import Dict, List, Optional
+from typing import Callable, Dict, List, Optional
 
 from mmengine.config import Config
 from mmengine.dist import barrier, broadcast_object_list, get_rank, init_dist, is_distributed
@@ -15,6 +15,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
 from mmseg_semi.engine.runner.image_sets import by_images
+from mmseg_semi.engine.runner.preflight import check_stage
 from mmseg_semi.engine.runner.stage import Stage, config_keys, references, replace_config, replace_references
 from mmseg_semi.engine.runner.state import State, damage, differences, digest, fingerprint
 from mmseg_semi.registry import RUNNERS, STAGES
@@ -94,6 +95,7 @@ class SelfTrainingRunner:
     def _check(self) -> None:
         """Finds mistakes of the plan before anything runs."""
         made: Dict[str, tuple] = {}
+        self.built: Dict[str, Stage] = {}  # with references as they stand in the plan
         for i, (name, stage) in enumerate(zip(self.names, self.stages, strict=True)):
             if not isinstance(name, str) or not name.isidentifier():
                 raise PlanError(f'self_training.stages[{i}].name must be a word of letters, digits and _, found '
@@ -112,7 +114,8 @@ class SelfTrainingRunner:
                 if artifact not in made[source]:
                     raise PlanError(f'stage {name}: {reference!r} does not exist; stage {source} makes '
                                     f'{", ".join(made[source])}')
-            made[name] = self._build(i, {reference: reference for reference in references(stage, self.names)}).artifacts
+            self.built[name] = self._build(i, {reference: reference for reference in references(stage, self.names)})
+            made[name] = self.built[name].artifacts
         for key in ('start', 'until'):
             if self.options[key] is not None and self.options[key] not in self.names:
                 raise PlanError(f'self_training.{key}={self.options[key]!r} is no stage; there are '
@@ -144,18 +147,9 @@ class SelfTrainingRunner:
     def _run_all(self) -> None:
         first = self.names.index(self.options['start']) if self.options['start'] else 0
         last = self.names.index(self.options['until']) if self.options['until'] else len(self.names) - 1
+        self._on_first_rank(self._check_input, last)
         for i, name in enumerate(self.names[:last + 1]):
-            # Rank 0 reads the state and decides; all follow.
-            decision: list = [None]
-            if get_rank() == 0:
-                try:
-                    decision = [self._decide(i, must_be_done=i < first)]
-                except Exception as error:  # every rank has to hear of it, or the others would wait for ever
-                    decision = [error]
-            broadcast_object_list(decision)
-            if isinstance(decision[0], Exception):
-                raise decision[0]
-            todo, paths = decision[0]
+            todo, paths = self._on_first_rank(self._decide, i, i < first)
             self.logger.info(f'Stage {i + 1} of {len(self.names)}, {name}: {todo}')
             if todo == DONE:
                 continue
@@ -164,6 +158,28 @@ class SelfTrainingRunner:
                     self.logger.info(f'Stage {j + 1} of {len(self.names)}, {self.names[j]}: after that')
                 return
             self._run_one(i, paths)
+
+    @staticmethod
+    def _on_first_rank(function: Callable, *args):
+        """Rank 0 reads the disk and decides; all follow."""
+        answer: list = [None]
+        if get_rank() == 0:
+            try:
+                answer = [function(*args)]
+            except Exception as error:  # every rank has to hear of it, or the others would wait for ever
+                answer = [error]
+        broadcast_object_list(answer)
+        if isinstance(answer[0], Exception):
+            raise answer[0]
+        return answer[0]
+
+    def _check_input(self, last: int) -> None:
+        """Finds bad input of the stages that are to run before a day is spent on the first."""
+        for i, name in enumerate(self.names[:last + 1]):
+            try:
+                check_stage(self.built[name], set(references(self.stages[i], self.names)), self.built)
+            except ValueError as error:
+                raise PlanError(f'stage {name}: {error}') from error
 
     def _state(self) -> State:
         try:

@@ -99,7 +99,8 @@ class Stage(ABC):
     def settings(self) -> dict:
         """Everything that determines the result, as plain data; part of the fingerprint.
 
-        The driver adds the images of each image set, and what the files of earlier stages hold.
+        The driver adds the images of each image set, and what the files of earlier stages hold. Also called before
+        anything runs, with references as they stand in the plan.
         """
 
     @abstractmethod

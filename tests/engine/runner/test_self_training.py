@@ -229,6 +229,34 @@ def test_mistakes_are_found_before_training(make_plan, change, error, words):
     assert not list(Path(plan.work_dir).glob('0*'))
 
 
+@pytest.mark.parametrize('dry_run', [True, False])
+@pytest.mark.parametrize('change, words', [
+    (lambda p, root: shutil.rmtree(root / 'img/unlabeled'), r'stage label: dataset: .*img/unlabeled.* is not there'),
+    (lambda p, root: [path.unlink() for path in root.glob('img/unlabeled/*/*')],
+     'stage label: dataset: no unlabeled image in folder .*img/unlabeled'),
+    (lambda p, root: shutil.rmtree(root / 'img/val'), r'stage sup: val_dataloader.dataset: .*img/val is not there'),
+    (lambda p, root: [path.unlink() for path in root.glob('img/train/*')],
+     r'stage sup: train_dataloader.dataset: there is no image in .*img/train; expected at least one'),
+    (lambda p, root: (write_text(root / 'twice.txt', 'u/0.png\nu/1.png\nu/0.png\n'),
+                      p.stages[1].dataset.update(ann_file='twice.txt')),
+     r'stage label: dataset: .*: u/0.png and u/0.png would share the mask u/0.png; list each image once'),
+    (lambda p, root: (p.stages[1].dataset.pop('data_prefix'),
+                      p.stages[1].dataset.update(folders=[dict(path='img/unlabeled', weight=3)])),
+     r"stage label: dataset.folders: \{'path': 'img/unlabeled', 'weight': 3\} has a weight; expected folders without"),
+    (lambda p, root: p.stages[2].cfg.train_dataloader.dataset.datasets[1].update(data_prefix=dict(img_path='img')),
+     r'stage again: 4 images are both labeled \(train_dataloader.dataset.datasets.0\) and pseudo-labeled '
+     r'\(train_dataloader.dataset.datasets.1\), such as .*; expected none'),
+    (lambda p, root: p.stages[0].cfg.model.decode_head.update(num_classes=256),
+     r'stage label: cfg: sup:config has decode_head.num_classes=256; expected 2..255'),
+])
+def test_bad_input_is_found_before_training(make_plan, data_root, change, words, dry_run):
+    plan = make_plan(dry_run=dry_run)
+    change(plan.self_training, data_root)
+    with pytest.raises(ValueError, match=words):
+        train(plan)
+    assert not list(Path(plan.work_dir).glob('0*'))
+
+
 def test_one_process_at_a_time(make_plan, tmp_path):
     (tmp_path / 'plan').mkdir()
     fork = multiprocessing.get_context('fork')
