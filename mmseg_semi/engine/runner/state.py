@@ -47,10 +47,15 @@ def _unchanged(path: Path, expected: str) -> bool:
     return path.is_file() and digest(path) == expected
 
 
+def is_whole(checkpoint: Path) -> bool:
+    """Whether a checkpoint was written to its end."""
+    return zipfile.is_zipfile(checkpoint)
+
+
 def usable_checkpoint(folder: Path) -> Optional[Path]:
     """The newest whole ``iter_*.pth``; a process that is killed while it saves leaves a cut-off one."""
     found = sorted(folder.glob('iter_*.pth'), key=lambda path: int(re.sub(r'\D', '', path.stem) or 0), reverse=True)
-    return next((path for path in found if zipfile.is_zipfile(path)), None)
+    return next(filter(is_whole, found), None)
 
 
 def fingerprint(settings: dict) -> str:

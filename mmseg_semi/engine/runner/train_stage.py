@@ -1,6 +1,7 @@
 """A stage that is one ordinary training run."""
 import copy
 import itertools
+import logging
 from pathlib import Path
 from typing import Dict, Optional, Sequence, Union
 
@@ -12,7 +13,7 @@ from mmengine.runner import Runner
 
 from mmseg_semi.engine.cpu import adapt
 from mmseg_semi.engine.runner.stage import Stage
-from mmseg_semi.engine.runner.state import usable_checkpoint
+from mmseg_semi.engine.runner.state import is_whole, usable_checkpoint
 from mmseg_semi.files import write_text
 from mmseg_semi.registry import HOOKS, STAGES
 
@@ -181,12 +182,20 @@ class TrainStage(Stage):
         runner = Runner.from_cfg(cfg)
         runner.train()
         outputs['last'] = usable_checkpoint(self.folder)
-        best = sorted(self.folder.glob('best_*.pth'), key=lambda path: path.stat().st_mtime)
-        if not best:
-            print_log(f'{self.folder.name}: validation named no best checkpoint; the last one stands in for it.',
-                      'current')
-        outputs['best'] = best[-1] if best else outputs['last']
+        outputs['best'] = self._best() or outputs['last']
         outputs['config'] = self.folder / 'config.py'
         if runner.rank == 0:
             self.cfg.dump(outputs['config'])
         return outputs
+
+    def _best(self) -> Optional[Path]:
+        """The best checkpoint, None if validation named none."""
+        found = sorted(self.folder.glob('best_*.pth'), key=lambda path: path.stat().st_mtime)
+        if not found:
+            print_log(f'{self.folder.name}: validation named no best checkpoint; the last one stands in for it.',
+                      'current', level=logging.WARNING)
+            return None
+        if not is_whole(found[-1]):  # neither the last checkpoint nor an earlier best is what was asked for
+            raise ValueError(f'{found[-1]} is cut off, and the resumed training did not save it again; expected a '
+                             f'whole checkpoint. Delete {self.folder} to train this stage anew')
+        return found[-1]

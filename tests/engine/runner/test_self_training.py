@@ -3,6 +3,7 @@ import copy
 import fcntl
 import json
 import multiprocessing
+import os
 import shutil
 from pathlib import Path
 
@@ -11,8 +12,9 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.evaluator import BaseMetric
 from mmengine.runner import load_checkpoint
-from mmseg.registry import RUNNERS
+from mmseg.registry import METRICS, RUNNERS
 from PIL import Image
 
 from mmseg_semi.engine.runner.image_sets import by_images
@@ -175,9 +177,9 @@ def test_a_lost_manifest_is_made_again(make_plan, spoil):
 def test_changed_settings_are_told_and_redone_on_request(make_plan):
     folder = train(make_plan(steps=2))
     changed = make_plan(steps=2)
-    changed.self_training.stages[1].scales = [1.0]
+    changed.self_training.stages[1].scales = [0.1]
     before = times(folder)
-    with pytest.raises(ValueError, match=r"stage label .* made with other settings \(scales: .*1.5\] -> \[1.0\]"):
+    with pytest.raises(ValueError, match=r"stage label .* made with other settings \(scales: .*1.5\] -> \[0.1\]"):
         train(copy.deepcopy(changed))
     assert times(folder) == before
     changed.self_training.on_stale = 'rerun'
@@ -185,10 +187,23 @@ def test_changed_settings_are_told_and_redone_on_request(make_plan):
     train(changed)
     new = state_of(folder)
     assert new['sup'] == old['sup'] and new['label']['fingerprint'] != old['label']['fingerprint']
-    sup = [path for path in before if '01_sup' in str(path)]
-    assert all(times(folder)[path] == before[path] for path in sup)
-    if new['label']['outputs']['masks']['digest'] != old['label']['outputs']['masks']['digest']:
-        assert new['again']['started'] != old['again']['started'] or new['again'] != old['again']
+    # What was trained on the masks is redone if they came out otherwise, and only then.
+    others = new['label']['outputs']['masks']['digest'] != old['label']['outputs']['masks']['digest']
+    redone = {path.relative_to(folder).parts[0] for path, t in times(folder).items() if before.get(path) != t}
+    assert redone == {'02_label', '03_again'} if others else redone == {'02_label'}
+    assert (new['again']['fingerprint'] != old['again']['fingerprint']) == others
+
+
+def test_what_depends_on_a_changed_stage_is_redone(make_plan):
+    folder = train(make_plan(steps=2))
+    old, before = state_of(folder), times(folder)
+    changed = make_plan(steps=2, on_stale='rerun')
+    changed.self_training.stages[0].cfg.randomness.seed = 1
+    train(changed)
+    new = state_of(folder)
+    assert new['sup']['outputs']['last']['digest'] != old['sup']['outputs']['last']['digest']
+    assert all(new[name]['fingerprint'] != old[name]['fingerprint'] for name in ('sup', 'label'))
+    assert all(times(folder)[path] != t for path, t in before.items() if '03_again' not in str(path))
 
 
 def test_a_moved_work_dir_is_still_done(make_plan):
@@ -418,6 +433,60 @@ def test_a_lost_best_checkpoint_is_made_again_on_request(make_plan):
     assert 'best_' in state_of(folder)['sup']['outputs']['best']['path']
     after = weights(folder, 'sup', 'best')
     assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+
+
+@METRICS.register_module()
+class ConstantMIoU(BaseMetric):
+    """Gives the same mIoU after every validation."""
+
+    def __init__(self, value):
+        super().__init__()
+        self.value = float(value)
+
+    def process(self, data_batch, data_samples):
+        self.results.append(0)
+
+    def compute_metrics(self, results):
+        return dict(mIoU=self.value)
+
+
+@pytest.mark.parametrize('value, best', [('nan', 'iter_4.pth'), (0, 'best_mIoU_iter_2.pth')])
+def test_there_is_a_best_checkpoint_whatever_validation_says(make_plan, value, best):
+    """CISC-R specification, section 11: mIoU 0 or NaN all along."""
+    plan = make_plan(until='label')
+    plan.self_training.stages[0].cfg.val_evaluator = dict(type='ConstantMIoU', value=value)
+    folder = train(plan)
+    assert state_of(folder)['sup']['outputs']['best']['path'] == f'01_sup/{best}'
+    assert state_of(folder)['label']['status'] == 'done'
+    told = [log for log in (folder / '01_sup').rglob('*.log') if 'validation named no best' in log.read_text()]
+    assert bool(told) == (value == 'nan')
+
+
+def test_a_best_checkpoint_that_is_cut_off_is_not_taken(make_plan):
+    """Killed while it saved the best one, and the resumed training found another best, or none."""
+    folder = train(make_plan(until='sup'))
+    best = folder / '01_sup' / 'best_mIoU_iter_1.pth'
+    best.write_bytes((folder / state_of(folder)['sup']['outputs']['last']['path']).read_bytes()[:1000])
+    os.utime(best, (2e9, 2e9))
+    set_running(folder, 'sup')
+    with pytest.raises(ValueError, match=r'best_mIoU_iter_1.pth is cut off.* Delete .*01_sup to train this stage anew'):
+        train(make_plan(until='sup'))
+    assert state_of(folder)['sup']['status'] == 'running' and best.is_file()
+
+
+def test_more_classes_than_a_mask_holds_are_refused(make_plan):
+    """Also where the plan does not tell: by the stage, from the model."""
+    folder = train(make_plan(steps=2, until='sup'))
+    cfg = Config.fromfile(folder / '01_sup' / 'config.py')
+    cfg.model.decode_head.num_classes = 256
+    cfg.dump(str(folder / 'many.py'))
+    model = MODELS.build(cfg.model)
+    torch.save(dict(state_dict=model.state_dict(), meta={}), folder / 'many.pth')
+    plan = make_plan(steps=2, until='label')
+    plan.self_training.stages[1].update(cfg=str(folder / 'many.py'), checkpoint=str(folder / 'many.pth'))
+    with pytest.raises(ValueError, match='many.py: 256 classes do not fit a mask of 8 bits with 255 = ignore'):
+        train(plan)
+    assert not list((folder / '02_label').rglob('*.png'))
 
 
 def test_nothing_is_deleted_without_consent(make_plan):
