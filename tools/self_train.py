@@ -24,7 +24,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--from', dest='start', metavar='STAGE', help='first stage to run; those before must be done')
     parser.add_argument('--until', metavar='STAGE', help='last stage to run')
     parser.add_argument('--dry-run', action='store_true', help='only tell which stages are done and which would run')
-    parser.add_argument('--on-stale', choices=['error', 'rerun'], help='stages whose settings have changed since')
+    parser.add_argument('--on-stale', choices=['error', 'rerun'],
+                        help='stages whose settings have changed or whose files are lost; rerun deletes their folders')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
                         help='settings that override the config')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')

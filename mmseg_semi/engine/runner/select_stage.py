@@ -91,6 +91,9 @@ class SelectStage(Stage):
         ValueError: If ``ratio`` is out of range or a score is NaN.
     """
 
+    # From the scores that are there.
+    mends = ('reliable', 'unreliable')
+
     def __init__(self, scorer: dict, dataset: dict, ratio: float = 0.5, num_workers: Optional[int] = None,
                  **kwargs) -> None:
         super().__init__(**kwargs)

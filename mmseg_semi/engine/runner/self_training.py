@@ -6,7 +6,7 @@ import os
 import shutil
 import time
 from pathlib import Path
-from typing import Dict, List, Optional
+from typing import Callable, Dict, List, Optional
 
 from mmengine.config import Config
 from mmengine.dist import barrier, broadcast_object_list, get_rank, init_dist, is_distributed
@@ -14,8 +14,10 @@ from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
+from mmseg_semi.engine.runner.image_sets import by_images
+from mmseg_semi.engine.runner.preflight import check_stage
 from mmseg_semi.engine.runner.stage import Stage, config_keys, references, replace_config, replace_references
-from mmseg_semi.engine.runner.state import State, differences, digest, fingerprint
+from mmseg_semi.engine.runner.state import State, damage, differences, digest, fingerprint
 from mmseg_semi.registry import RUNNERS, STAGES
 
 
@@ -34,11 +36,13 @@ class SelfTrainingRunner:
     A stage is a dict with ``name``, ``type`` and the options of its class; any string ``'stage:artifact'`` in it stands
     for an output of an earlier stage, any ``'config:key'`` for a part of the plan's config (:func:`replace_config`).
     Each stage has a folder ``NN_name`` in ``work_dir``; ``state.json`` says what is done. A stage is skipped while its
-    settings and inputs are the same and its outputs are whole; one that was stopped goes on where it was.
+    settings and inputs are the same and its outputs are whole; one that was stopped goes on where it was. Nothing that
+    a stage made is deleted unless ``on_stale='rerun'`` allows it.
 
     ``self_training`` may also hold: ``start`` (name of the first stage to run; those before must be done), ``until``
     (name of the last one), ``dry_run`` (only tell what would run), ``on_stale``: what to do with a stage whose settings
-    have changed since, ``'error'`` (default) or ``'rerun'``, it and all that depends on it.
+    have changed since, or whose outputs are lost and cannot be made good in place: ``'error'`` (default) or
+    ``'rerun'``, it and all that depends on it.
 
     Args:
         cfg (Config): With ``self_training`` and ``work_dir``.
@@ -91,6 +95,7 @@ class SelfTrainingRunner:
     def _check(self) -> None:
         """Finds mistakes of the plan before anything runs."""
         made: Dict[str, tuple] = {}
+        self.built: Dict[str, Stage] = {}  # with references as they stand in the plan
         for i, (name, stage) in enumerate(zip(self.names, self.stages, strict=True)):
             if not isinstance(name, str) or not name.isidentifier():
                 raise PlanError(f'self_training.stages[{i}].name must be a word of letters, digits and _, found '
@@ -109,7 +114,8 @@ class SelfTrainingRunner:
                 if artifact not in made[source]:
                     raise PlanError(f'stage {name}: {reference!r} does not exist; stage {source} makes '
                                     f'{", ".join(made[source])}')
-            made[name] = self._build(i, {reference: reference for reference in references(stage, self.names)}).artifacts
+            self.built[name] = self._build(i, {reference: reference for reference in references(stage, self.names)})
+            made[name] = self.built[name].artifacts
         for key in ('start', 'until'):
             if self.options[key] is not None and self.options[key] not in self.names:
                 raise PlanError(f'self_training.{key}={self.options[key]!r} is no stage; there are '
@@ -141,18 +147,9 @@ class SelfTrainingRunner:
     def _run_all(self) -> None:
         first = self.names.index(self.options['start']) if self.options['start'] else 0
         last = self.names.index(self.options['until']) if self.options['until'] else len(self.names) - 1
+        self._on_first_rank(self._check_input, last)
         for i, name in enumerate(self.names[:last + 1]):
-            # Rank 0 reads the state and decides; all follow.
-            decision: list = [None]
-            if get_rank() == 0:
-                try:
-                    decision = [self._decide(i, must_be_done=i < first)]
-                except Exception as error:  # every rank has to hear of it, or the others would wait for ever
-                    decision = [error]
-            broadcast_object_list(decision)
-            if isinstance(decision[0], Exception):
-                raise decision[0]
-            todo, paths = decision[0]
+            todo, paths = self._on_first_rank(self._decide, i, i < first)
             self.logger.info(f'Stage {i + 1} of {len(self.names)}, {name}: {todo}')
             if todo == DONE:
                 continue
@@ -161,6 +158,34 @@ class SelfTrainingRunner:
                     self.logger.info(f'Stage {j + 1} of {len(self.names)}, {self.names[j]}: after that')
                 return
             self._run_one(i, paths)
+
+    @staticmethod
+    def _on_first_rank(function: Callable, *args):
+        """Rank 0 reads the disk and decides; all follow."""
+        answer: list = [None]
+        if get_rank() == 0:
+            try:
+                answer = [function(*args)]
+            except Exception as error:  # every rank has to hear of it, or the others would wait for ever
+                answer = [error]
+        broadcast_object_list(answer)
+        if isinstance(answer[0], Exception):
+            raise answer[0]
+        return answer[0]
+
+    def _check_input(self, last: int) -> None:
+        """Finds bad input of the stages that are to run before a day is spent on the first."""
+        for i, name in enumerate(self.names[:last + 1]):
+            try:
+                check_stage(self.built[name], set(references(self.stages[i], self.names)), self.built)
+            except ValueError as error:
+                raise PlanError(f'stage {name}: {error}') from error
+
+    def _state(self) -> State:
+        try:
+            return State(self.work_dir / 'state.json')
+        except ValueError as error:
+            raise PlanError(str(error)) from error
 
     def _folder(self, i: int) -> Path:
         return self.work_dir / f'{i + 1:02d}_{self.names[i]}'
@@ -181,7 +206,7 @@ class SelfTrainingRunner:
         Returns:
             tuple[str, dict[str, str]]: What to do, and the path of each reference.
         """
-        name, state = self.names[i], State(self.work_dir / 'state.json')
+        name, state = self.names[i], self._state()
         used = sorted(set(references(self.stages[i], self.names)))
         paths, digests = {}, {}
         for reference in used:
@@ -196,31 +221,44 @@ class SelfTrainingRunner:
         if entry and entry['fingerprint'] != now:
             changed = differences(entry['settings'], settings)
             told = '; '.join(f'{key}: {old!r} -> {new!r}' for key, (old, new) in list(changed.items())[:5])
-            if self.options['on_stale'] != 'rerun':
-                raise PlanError(f'stage {name} in {self._folder(i)} was made with other settings ({told[:500]}). '
-                                "Set self_training.on_stale='rerun' (--on-stale rerun) to redo it and what depends "
-                                'on it, or give another work_dir')
-            self.logger.info(f'Stage {name} has changed ({told[:500]}): it is made anew.')
-            if not self.options['dry_run']:
-                shutil.rmtree(self._folder(i), ignore_errors=True)
-                state.forget(name)
+            self._empty(i, f'was made with other settings ({told[:500]})', state, must_be_done)
             entry = None
         if entry and entry['status'] == 'done':
             broken = self._broken(entry['outputs'])
             if not broken:
                 return DONE, paths
-            self.logger.warning(f'Stage {name}: {", ".join(broken)} missing or changed: it runs again.')
-            mends = STAGES.get(self.stages[i]['type']).mends
-            if not set(broken) <= set(mends) and not must_be_done and not self.options['dry_run']:
-                shutil.rmtree(self._folder(i), ignore_errors=True)
+            told = ', '.join(broken.values())
+            if set(broken) <= set(STAGES.get(self.stages[i]['type']).mends):
+                self.logger.warning(f'Stage {name}: {told}: it runs again.')
+            else:
+                self._empty(i, f'has lost what it made: {told}', state, must_be_done)
+                entry = None
         if must_be_done:
             raise PlanError(f'self_training.start={self.options["start"]!r}, but stage {name} before it is not done')
         if not self.options['dry_run']:
             state.set(name, status='running', fingerprint=now, settings=settings, started=time.ctime())
         return ('goes on' if entry else 'starts'), paths
 
+    def _empty(self, i: int, reason: str, state: State, must_be_done: bool) -> None:
+        """Deletes what a stage made and its entry, which only the user may allow.
+
+        Raises:
+            PlanError: If ``on_stale`` does not, or the stage is not to run.
+        """
+        if must_be_done:
+            raise PlanError(f'self_training.start={self.options["start"]!r}, but stage {self.names[i]} before it '
+                            f'{reason}')
+        if self.options['on_stale'] != 'rerun':
+            raise PlanError(f'stage {self.names[i]} in {self._folder(i)} {reason}. Set self_training.on_stale='
+                            "'rerun' (--on-stale rerun) to redo it and what depends on it, which deletes its folder, "
+                            'or give another work_dir')
+        self.logger.warning(f'Stage {self.names[i]} {reason}: it is made anew.')
+        if not self.options['dry_run']:
+            shutil.rmtree(self._folder(i), ignore_errors=True)
+            state.forget(self.names[i])
+
     def _settings(self, i: int, paths: Dict[str, str], digests: Dict[str, str]) -> dict:
-        """Settings of a stage in which inputs count by their content, wherever they lie."""
+        """Settings of a stage in which inputs and images count by their content, wherever they lie."""
         by_path = {path: f'{reference}@{digests[reference]}' for reference, path in paths.items()}
 
         def by_content(node):
@@ -230,22 +268,22 @@ class SelfTrainingRunner:
                 return [by_content(value) for value in node]
             return by_path.get(node, node) if isinstance(node, str) else node
 
-        return by_content(dict(self._build(i, paths).settings(), type=self.stages[i]['type']))
+        try:
+            settings = by_images(self._build(i, paths).settings(), set(paths.values()))
+        except ValueError as error:
+            raise PlanError(f'stage {self.names[i]}: {error}') from error
+        return by_content(dict(settings, type=self.stages[i]['type']))
 
-    def _broken(self, outputs: Dict[str, dict]) -> List[str]:
-        """Names of outputs that are gone or have another content."""
-        found = []
-        for name, output in outputs.items():
-            path = self.work_dir / output['path']
-            if not path.exists() or digest(path) != output['digest']:
-                found.append(name)
-        return found
+    def _broken(self, outputs: Dict[str, dict]) -> Dict[str, str]:
+        """Outputs that are gone or have another content, and what is wrong with each."""
+        found = {name: damage(self.work_dir / output['path'], output['digest']) for name, output in outputs.items()}
+        return {name: wrong for name, wrong in found.items() if wrong}
 
     def _run_one(self, i: int, paths: Dict[str, str]) -> None:
         self._folder(i).mkdir(parents=True, exist_ok=True)
         outputs: Optional[Dict[str, Path]] = self._build(i, paths).run()
         if get_rank() == 0:
-            state = State(self.work_dir / 'state.json')
+            state = self._state()
             entry = dict(state.get(self.names[i]), status='done', finished=time.ctime())
             entry['outputs'] = {name: dict(path=os.path.relpath(path.resolve(), self.work_dir), digest=digest(path))
                                 for name, path in outputs.items()}

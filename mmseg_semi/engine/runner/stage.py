@@ -88,7 +88,7 @@ class Stage(ABC):
     artifacts: tuple = ()
 
     #: Outputs that a run in the stage's own folder makes good when they are gone or changed. Where another one is, the
-    #: folder is emptied first.
+    #: folder has to be emptied first, which only ``on_stale='rerun'`` allows.
     mends: tuple = ()
 
     def __init__(self, folder: Path, here: Path, launcher: str, env_cfg: dict, plan_cfg: dict) -> None:
@@ -97,7 +97,11 @@ class Stage(ABC):
 
     @abstractmethod
     def settings(self) -> dict:
-        """Everything that determines the result, as plain data; part of the fingerprint."""
+        """Everything that determines the result, as plain data; part of the fingerprint.
+
+        The driver adds the images of each image set, and what the files of earlier stages hold. Also called before
+        anything runs, with references as they stand in the plan.
+        """
 
     @abstractmethod
     def run(self) -> Dict[str, Path]:

@@ -1,6 +1,7 @@
 """A stage that is one ordinary training run."""
 import copy
 import itertools
+import logging
 from pathlib import Path
 from typing import Dict, Optional, Sequence, Union
 
@@ -12,13 +13,22 @@ from mmengine.runner import Runner
 
 from mmseg_semi.engine.cpu import adapt
 from mmseg_semi.engine.runner.stage import Stage
-from mmseg_semi.engine.runner.state import usable_checkpoint
+from mmseg_semi.engine.runner.state import is_whole, usable_checkpoint
 from mmseg_semi.files import write_text
 from mmseg_semi.registry import HOOKS, STAGES
 
 RUNS = itertools.count()
 # Where and how, not what.
-IRRELEVANT = ('work_dir', 'launcher', 'resume', 'env_cfg', 'experiment_name', 'model_wrapper_cfg')
+IRRELEVANT = ('work_dir', 'launcher', 'resume', 'env_cfg', 'experiment_name', 'model_wrapper_cfg', 'data_root',
+              'log_level', 'log_processor', 'visualizer', 'vis_backends', 'test_dataloader', 'test_evaluator',
+              'test_cfg')
+IRRELEVANT_HOOKS = ('logger', 'timer', 'visualization')
+IRRELEVANT_OF_LOADERS = ('num_workers', 'persistent_workers', 'prefetch_factor', 'pin_memory')
+
+
+def without(settings: Optional[dict], keys: Sequence[str]) -> dict:
+    """A copy of a dict without some keys."""
+    return {key: value for key, value in (settings or {}).items() if key not in keys}
 
 
 @HOOKS.register_module()
@@ -140,7 +150,10 @@ class TrainStage(Stage):
 
     def settings(self) -> dict:
         """The config without what does not change the result, and the exports."""
-        settings = {key: value for key, value in self.cfg.to_dict().items() if key not in IRRELEVANT}
+        settings = without(self.cfg.to_dict(), IRRELEVANT)
+        settings['default_hooks'] = without(settings.get('default_hooks'), IRRELEVANT_HOOKS)
+        for key in ('train_dataloader', 'val_dataloader'):
+            settings[key] = without(settings.get(key), IRRELEVANT_OF_LOADERS)
         return dict(settings, exports=self.exports)
 
     def run(self) -> Dict[str, Path]:
@@ -169,12 +182,20 @@ class TrainStage(Stage):
         runner = Runner.from_cfg(cfg)
         runner.train()
         outputs['last'] = usable_checkpoint(self.folder)
-        best = sorted(self.folder.glob('best_*.pth'), key=lambda path: path.stat().st_mtime)
-        if not best:
-            print_log(f'{self.folder.name}: validation named no best checkpoint; the last one stands in for it.',
-                      'current')
-        outputs['best'] = best[-1] if best else outputs['last']
+        outputs['best'] = self._best() or outputs['last']
         outputs['config'] = self.folder / 'config.py'
         if runner.rank == 0:
             self.cfg.dump(outputs['config'])
         return outputs
+
+    def _best(self) -> Optional[Path]:
+        """The best checkpoint, None if validation named none."""
+        found = sorted(self.folder.glob('best_*.pth'), key=lambda path: path.stat().st_mtime)
+        if not found:
+            print_log(f'{self.folder.name}: validation named no best checkpoint; the last one stands in for it.',
+                      'current', level=logging.WARNING)
+            return None
+        if not is_whole(found[-1]):  # neither the last checkpoint nor an earlier best is what was asked for
+            raise ValueError(f'{found[-1]} is cut off, and the resumed training did not save it again; expected a '
+                             f'whole checkpoint. Delete {self.folder} to train this stage anew')
+        return found[-1]

@@ -15,6 +15,7 @@ from PIL import Image
 
 from mmseg_semi.datasets import ClassIndex
 from mmseg_semi.engine.runner import IndexStage, SelectStage
+from mmseg_semi.engine.runner.image_sets import by_images
 from mmseg_semi.registry import DATASETS, MODELS
 
 CLASSES, PALETTE = ('a', 'b', 'c', 'd'), [[0, 0, 0], [250, 0, 0], [0, 250, 0], [0, 0, 250]]
@@ -74,11 +75,12 @@ def test_index_stage(labeled, data_root, tmp_path):
     for c in range(4):
         shares = {name: (cv2.imread(str(data_root / f'ann/train/{name}.png'), 0) == c).mean() for name in 'abcd'}
         assert index.lists[c] == tuple(name for name in 'abcd' if shares[name] >= 0.1)
-    before = stage.settings()
+    before = by_images(stage.settings(), ())
     (data_root / 'img/train/d.png').unlink()
-    assert make(min_area=0.1, exclude=[0]).settings() != before  # another split makes the stage stale
-    with pytest.raises(FileNotFoundError, match=r'IndexStage.labeled: .*nowhere.* is not there'):
-        IndexStage(dict(labeled, data_root='nowhere'), folder=tmp_path, here=tmp_path, **STAGE).settings()
+    assert by_images(stage.settings(), ()) != before  # another split makes the stage stale
+    nowhere = IndexStage(dict(labeled, data_root='nowhere'), folder=tmp_path, here=tmp_path, **STAGE)
+    with pytest.raises(ValueError, match=r'labeled: .*nowhere.* is not there'):
+        by_images(nowhere.settings(), ())
     with pytest.raises(ValueError, match=r'IndexStage.min_area must be in \(0, 1\], found 3'):
         make(min_area=3)
 

@@ -3,6 +3,7 @@ import copy
 import fcntl
 import json
 import multiprocessing
+import os
 import shutil
 from pathlib import Path
 
@@ -11,12 +12,13 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.evaluator import BaseMetric
 from mmengine.runner import load_checkpoint
-from mmseg.registry import RUNNERS
+from mmseg.registry import METRICS, RUNNERS
 from PIL import Image
 
+from mmseg_semi.engine.runner.image_sets import by_images
 from mmseg_semi.engine.runner.pseudo_label_stage import native_pipeline, predict_probability, scaled_side
-from mmseg_semi.engine.runner.state import State
 from mmseg_semi.files import write_text
 from mmseg_semi.registry import DATASETS, MODELS
 
@@ -141,27 +143,43 @@ def test_masks_equal_a_slow_ensemble(make_plan, data_root):
         assert entry['size'] == [33, 33] and entry['histogram'] == np.bincount(label.ravel(), minlength=4).tolist()
 
 
-def test_a_damaged_mask_is_made_again_and_nothing_else(make_plan):
-    folder = train(make_plan(until='label'))
-    before, broken = times(folder), folder / '02_label' / 'masks' / 'u/1.png'
-    content = broken.read_bytes()
-    broken.write_bytes(content[:50])
-    (folder / '02_label' / 'masks' / 'v' / '.0.png.1.part.png').write_bytes(b'half')
+@pytest.mark.parametrize('spoil', [
+    lambda path: path.write_bytes(path.read_bytes()[:50]),
+    lambda path: path.write_bytes(path.read_bytes()[:-1] + b'x'),
+    lambda path: path.unlink(),
+])
+def test_a_damaged_mask_is_made_again_and_nothing_else(make_plan, spoil):
+    """Of a stage that is done; its manifest is whole."""
+    folder = train(make_plan(steps=2, until='label'))
+    masks = folder / '02_label' / 'masks'
+    manifest, before, content = masks / 'manifest.jsonl', times(folder), (masks / 'u/1.png').read_bytes()
+    lines = manifest.read_text()
+    spoil(masks / 'u/1.png')
+    (masks / 'v' / '.0.png.1.part.png').write_bytes(b'half')
     (folder / '.state.json.1.part.json').write_bytes(b'half')
-    (folder / '02_label' / 'masks' / 'manifest.jsonl').write_text('')  # as if killed before the end
-    train(make_plan(until='label'))
-    assert broken.read_bytes() == content and not list(folder.rglob('*.part*'))
-    assert len((folder / '02_label' / 'masks' / 'manifest.jsonl').read_text().splitlines()) == 5
-    assert {path: t for path, t in times(folder).items() if path.suffix == '.pth'} == {
-        path: t for path, t in before.items() if path.suffix == '.pth'}
+    train(make_plan(steps=2, until='label'))
+    assert (masks / 'u/1.png').read_bytes() == content and manifest.read_text() == lines
+    assert not list(folder.rglob('*.part*')) and state_of(folder)['label']['status'] == 'done'
+    assert {path for path, t in times(folder).items() if before[path] != t} == {masks / 'u/1.png'}
+    assert '1 of 5 files in' in (folder / 'self_training.log').read_text()
+
+
+@pytest.mark.parametrize('spoil', [lambda path: path.write_text(''), lambda path: path.unlink()])
+def test_a_lost_manifest_is_made_again(make_plan, spoil):
+    folder = train(make_plan(steps=2, until='label'))
+    manifest = folder / '02_label' / 'masks' / 'manifest.jsonl'
+    lines = manifest.read_text()
+    spoil(manifest)
+    train(make_plan(steps=2, until='label'))
+    assert manifest.read_text() == lines and state_of(folder)['label']['status'] == 'done'
 
 
 def test_changed_settings_are_told_and_redone_on_request(make_plan):
     folder = train(make_plan(steps=2))
     changed = make_plan(steps=2)
-    changed.self_training.stages[1].scales = [1.0]
+    changed.self_training.stages[1].scales = [0.1]
     before = times(folder)
-    with pytest.raises(ValueError, match=r"stage label .* made with other settings \(scales: .*1.5\] -> \[1.0\]"):
+    with pytest.raises(ValueError, match=r"stage label .* made with other settings \(scales: .*1.5\] -> \[0.1\]"):
         train(copy.deepcopy(changed))
     assert times(folder) == before
     changed.self_training.on_stale = 'rerun'
@@ -169,10 +187,23 @@ def test_changed_settings_are_told_and_redone_on_request(make_plan):
     train(changed)
     new = state_of(folder)
     assert new['sup'] == old['sup'] and new['label']['fingerprint'] != old['label']['fingerprint']
-    sup = [path for path in before if '01_sup' in str(path)]
-    assert all(times(folder)[path] == before[path] for path in sup)
-    if new['label']['outputs']['masks']['digest'] != old['label']['outputs']['masks']['digest']:
-        assert new['again']['started'] != old['again']['started'] or new['again'] != old['again']
+    # What was trained on the masks is redone if they came out otherwise, and only then.
+    others = new['label']['outputs']['masks']['digest'] != old['label']['outputs']['masks']['digest']
+    redone = {path.relative_to(folder).parts[0] for path, t in times(folder).items() if before.get(path) != t}
+    assert redone == {'02_label', '03_again'} if others else redone == {'02_label'}
+    assert (new['again']['fingerprint'] != old['again']['fingerprint']) == others
+
+
+def test_what_depends_on_a_changed_stage_is_redone(make_plan):
+    folder = train(make_plan(steps=2))
+    old, before = state_of(folder), times(folder)
+    changed = make_plan(steps=2, on_stale='rerun')
+    changed.self_training.stages[0].cfg.randomness.seed = 1
+    train(changed)
+    new = state_of(folder)
+    assert new['sup']['outputs']['last']['digest'] != old['sup']['outputs']['last']['digest']
+    assert all(new[name]['fingerprint'] != old[name]['fingerprint'] for name in ('sup', 'label'))
+    assert all(times(folder)[path] != t for path, t in before.items() if '03_again' not in str(path))
 
 
 def test_a_moved_work_dir_is_still_done(make_plan):
@@ -209,6 +240,34 @@ def test_mistakes_are_found_before_training(make_plan, change, error, words):
     plan = make_plan()
     change(plan.self_training)
     with pytest.raises(error, match=words):
+        train(plan)
+    assert not list(Path(plan.work_dir).glob('0*'))
+
+
+@pytest.mark.parametrize('dry_run', [True, False])
+@pytest.mark.parametrize('change, words', [
+    (lambda p, root: shutil.rmtree(root / 'img/unlabeled'), r'stage label: dataset: .*img/unlabeled.* is not there'),
+    (lambda p, root: [path.unlink() for path in root.glob('img/unlabeled/*/*')],
+     'stage label: dataset: no unlabeled image in folder .*img/unlabeled'),
+    (lambda p, root: shutil.rmtree(root / 'img/val'), r'stage sup: val_dataloader.dataset: .*img/val is not there'),
+    (lambda p, root: [path.unlink() for path in root.glob('img/train/*')],
+     r'stage sup: train_dataloader.dataset: there is no image in .*img/train; expected at least one'),
+    (lambda p, root: (write_text(root / 'twice.txt', 'u/0.png\nu/1.png\nu/0.png\n'),
+                      p.stages[1].dataset.update(ann_file='twice.txt')),
+     r'stage label: dataset: .*: u/0.png and u/0.png would share the mask u/0.png; list each image once'),
+    (lambda p, root: (p.stages[1].dataset.pop('data_prefix'),
+                      p.stages[1].dataset.update(folders=[dict(path='img/unlabeled', weight=3)])),
+     r"stage label: dataset.folders: \{'path': 'img/unlabeled', 'weight': 3\} has a weight; expected folders without"),
+    (lambda p, root: p.stages[2].cfg.train_dataloader.dataset.datasets[1].update(data_prefix=dict(img_path='img')),
+     r'stage again: 4 images are both labeled \(train_dataloader.dataset.datasets.0\) and pseudo-labeled '
+     r'\(train_dataloader.dataset.datasets.1\), such as .*; expected none'),
+    (lambda p, root: p.stages[0].cfg.model.decode_head.update(num_classes=256),
+     r'stage label: cfg: sup:config has decode_head.num_classes=256; expected 2..255'),
+])
+def test_bad_input_is_found_before_training(make_plan, data_root, change, words, dry_run):
+    plan = make_plan(dry_run=dry_run)
+    change(plan.self_training, data_root)
+    with pytest.raises(ValueError, match=words):
         train(plan)
     assert not list(Path(plan.work_dir).glob('0*'))
 
@@ -250,10 +309,100 @@ def test_overlay_of_masks(data_root, tmp_path):
         DATASETS.build(cfg)
 
 
-def test_state_of_another_version(tmp_path):
-    write_text(tmp_path / 'state.json', json.dumps(dict(version=0, stages={})))
-    with pytest.raises(ValueError, match='has version 0, expected 1'):
-        State(tmp_path / 'state.json')
+def test_state_of_another_version(make_plan, tmp_path):
+    write_text(tmp_path / 'plan' / 'state.json', json.dumps(dict(version=1, stages={})))
+    with pytest.raises(ValueError, match='has version 1, expected 2: .* finish it with that release, or give another'):
+        train(make_plan())
+    assert json.loads((tmp_path / 'plan' / 'state.json').read_text()) == dict(version=1, stages={})
+
+
+# ---- which images a set holds -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def lists(data_root, make_plan):
+    """The list files of a plan that labels and trains by lists, and the function that makes it."""
+    lists = dict(labeled=data_root / 'labeled.txt', unlabeled=data_root / 'unlabeled.txt')
+    lists['labeled'].write_text('0\n1\n2\n')
+    lists['unlabeled'].write_text('u/0.png\nu/1.png\nv/0.png\n')
+
+    def make(**options):
+        plan = make_plan(**options)
+        sup, label, again = plan.self_training.stages
+        labeled, pseudo = again.cfg.train_dataloader.dataset.datasets
+        for dataset in (sup.cfg.train_dataloader.dataset, labeled):
+            dataset.ann_file = 'labeled.txt'
+        for dataset in (label.dataset, pseudo):
+            dataset.ann_file = 'unlabeled.txt'
+        return plan
+
+    lists['make'] = make
+    return lists
+
+
+@pytest.mark.parametrize('name, line, words', [
+    ('labeled', '3', r'stage sup in .* \(train_dataloader.dataset.images.count: 3 -> 4; '),
+    ('unlabeled', 'v/1.png', r'stage label in .* \(dataset.images.count: 3 -> 4; '),
+])
+def test_an_edited_list_is_told(lists, name, line, words):
+    folder = train(lists['make'](steps=2, until='label'))
+    before, text = times(folder), lists[name].read_text()
+    lists[name].write_text('\n'.join(reversed(text.split())))  # the order is not what counts
+    train(lists['make'](steps=2, until='label'))
+    lists[name].write_text(f'{text}{line}\n')
+    with pytest.raises(ValueError, match=words):
+        train(lists['make'](steps=2, until='label'))
+    assert times(folder) == before
+
+
+def test_a_list_of_an_earlier_stage_counts_by_its_content(lists, data_root):
+    reliable = str(data_root / 'unlabeled.txt')
+    pseudo = dict(lists['make']().self_training.stages[2].cfg.train_dataloader.dataset.datasets[1], ann_file=reliable)
+    assert set(by_images(dict(pseudo), {reliable})) == {*pseudo} - {'data_root'}
+    assert by_images(dict(pseudo), ())['images']['count'] == 3  # the masks need not be there
+
+
+def change_trainings(plan, change):
+    """Merges into the configs of both trainings."""
+    for i in (0, 2):
+        plan.merge_from_dict({f'self_training.stages.{i}.cfg.{key}': value for key, value in change.items()})
+
+
+def test_how_a_plan_is_run_and_where_its_data_lie_is_no_setting(make_plan, data_root):
+    """A plan on more workers, that logs less, on another disk: all is done."""
+    folder = train(make_plan(steps=2))
+    before, moved = times(folder), data_root.with_name('moved')
+    shutil.move(data_root, moved)
+    plan = make_plan(steps=2)
+    change_trainings(plan, {
+        'train_dataloader.num_workers': 2, 'train_dataloader.persistent_workers': True,
+        'val_dataloader.prefetch_factor': 4, 'default_hooks.logger.interval': 50, 'log_level': 'ERROR',
+        'test_dataloader': dict(dataset=dict(type='BaseSegDataset', data_root='nowhere')),
+        'data_root': str(moved), 'visualizer': dict(type='SegLocalVisualizer')})
+    plan = Config(json.loads(json.dumps(plan.to_dict()).replace(str(data_root), str(moved))))
+    train(plan)
+    assert times(folder) == before
+
+
+@pytest.mark.parametrize('change, words', [
+    ({'train_dataloader.batch_size': 1}, r'train_dataloader.batch_size: 2 -> 1'),
+    ({'default_hooks.checkpoint.save_best': None}, r"default_hooks.checkpoint.save_best: 'mIoU' -> None"),
+    ({'val_dataloader.dataset.data_prefix.seg_map_path': 'ann/train'}, r"seg_map_path: 'ann/val' -> 'ann/train'"),
+])
+def test_what_is_trained_is_a_setting(make_plan, change, words):
+    train(make_plan(steps=2, until='sup'))
+    plan = make_plan(steps=2, until='sup')
+    change_trainings(plan, change)
+    with pytest.raises(ValueError, match=words):
+        train(plan)
+
+
+def test_no_image_is_opened_to_list_it(lists, data_root):
+    for path in data_root.rglob('*.png'):
+        path.write_bytes(b'')
+    _, label, again = lists['make']().to_dict()['self_training']['stages']
+    settings = by_images([dict(label['dataset'], type='UnlabeledDataset'), again['cfg']], ())
+    assert str(settings).count('sha256') == 1 + 3  # the last training has three sets
 
 
 def test_a_validation_that_was_missed_is_made_up_for(make_plan):
@@ -275,15 +424,87 @@ def test_a_validation_that_was_missed_is_made_up_for(make_plan):
     assert (Path(again['path']).name == Path(best['path']).name) and len(list(folder.glob('best_*.pth'))) == 1
 
 
-def test_a_lost_best_checkpoint_is_made_again(make_plan):
+def test_a_lost_best_checkpoint_is_made_again_on_request(make_plan):
     """Another one, such as the last, would label other masks without a word."""
     folder = train(make_plan(until='sup'))
     before = weights(folder, 'sup', 'best')
     (folder / state_of(folder)['sup']['outputs']['best']['path']).unlink()
-    train(make_plan(until='sup'))
+    train(make_plan(until='sup', on_stale='rerun'))
     assert 'best_' in state_of(folder)['sup']['outputs']['best']['path']
     after = weights(folder, 'sup', 'best')
     assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+
+
+@METRICS.register_module()
+class ConstantMIoU(BaseMetric):
+    """Gives the same mIoU after every validation."""
+
+    def __init__(self, value):
+        super().__init__()
+        self.value = float(value)
+
+    def process(self, data_batch, data_samples):
+        self.results.append(0)
+
+    def compute_metrics(self, results):
+        return dict(mIoU=self.value)
+
+
+@pytest.mark.parametrize('value, best', [('nan', 'iter_4.pth'), (0, 'best_mIoU_iter_2.pth')])
+def test_there_is_a_best_checkpoint_whatever_validation_says(make_plan, value, best):
+    """CISC-R specification, section 11: mIoU 0 or NaN all along."""
+    plan = make_plan(until='label')
+    plan.self_training.stages[0].cfg.val_evaluator = dict(type='ConstantMIoU', value=value)
+    folder = train(plan)
+    assert state_of(folder)['sup']['outputs']['best']['path'] == f'01_sup/{best}'
+    assert state_of(folder)['label']['status'] == 'done'
+    told = [log for log in (folder / '01_sup').rglob('*.log') if 'validation named no best' in log.read_text()]
+    assert bool(told) == (value == 'nan')
+
+
+def test_a_best_checkpoint_that_is_cut_off_is_not_taken(make_plan):
+    """Killed while it saved the best one, and the resumed training found another best, or none."""
+    folder = train(make_plan(until='sup'))
+    best = folder / '01_sup' / 'best_mIoU_iter_1.pth'
+    best.write_bytes((folder / state_of(folder)['sup']['outputs']['last']['path']).read_bytes()[:1000])
+    os.utime(best, (2e9, 2e9))
+    set_running(folder, 'sup')
+    with pytest.raises(ValueError, match=r'best_mIoU_iter_1.pth is cut off.* Delete .*01_sup to train this stage anew'):
+        train(make_plan(until='sup'))
+    assert state_of(folder)['sup']['status'] == 'running' and best.is_file()
+
+
+def test_more_classes_than_a_mask_holds_are_refused(make_plan):
+    """Also where the plan does not tell: by the stage, from the model."""
+    folder = train(make_plan(steps=2, until='sup'))
+    cfg = Config.fromfile(folder / '01_sup' / 'config.py')
+    cfg.model.decode_head.num_classes = 256
+    cfg.dump(str(folder / 'many.py'))
+    model = MODELS.build(cfg.model)
+    torch.save(dict(state_dict=model.state_dict(), meta={}), folder / 'many.pth')
+    plan = make_plan(steps=2, until='label')
+    plan.self_training.stages[1].update(cfg=str(folder / 'many.py'), checkpoint=str(folder / 'many.pth'))
+    with pytest.raises(ValueError, match='many.py: 256 classes do not fit a mask of 8 bits with 255 = ignore'):
+        train(plan)
+    assert not list((folder / '02_label').rglob('*.png'))
+
+
+def test_nothing_is_deleted_without_consent(make_plan):
+    """A checkpoint that only its user misses, or does not, is no reason to throw a training away."""
+    folder = train(make_plan(steps=2, until='label'))
+    (folder / '01_sup' / 'at_0.pth').unlink()
+    before, state = times(folder), state_of(folder)
+    asks = r'stage sup in .* has lost .*01_sup/at_0.pth is gone.*--on-stale rerun'
+    not_run = "start='label', but stage sup before it has lost .*at_0.pth is gone"
+    start = dict(start='label', on_stale='rerun')
+    for options, words in ((dict(), asks), (dict(dry_run=True), asks), (start, not_run)):
+        with pytest.raises(ValueError, match=words):
+            train(make_plan(steps=2, until='label', **options))
+        assert times(folder) == before and state_of(folder) == state
+    train(make_plan(steps=2, until='label', on_stale='rerun', dry_run=True))
+    assert times(folder) == before and state_of(folder) == state
+    train(make_plan(steps=2, until='label', on_stale='rerun'))
+    assert (folder / '01_sup' / 'at_0.pth').is_file() and state_of(folder)['sup']['status'] == 'done'
 
 
 def test_a_stopped_stage_resumes_from_its_own_checkpoint(make_plan):

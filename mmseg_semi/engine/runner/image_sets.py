@@ -1,0 +1,93 @@
+"""The image sets that settings name: which images they hold, found without opening one."""
+import copy
+import inspect
+from typing import Collection, Iterator, Optional, Tuple
+
+from mmseg.datasets import BaseSegDataset
+
+from mmseg_semi.datasets import PseudoLabeledDataset, UnlabeledDataset
+from mmseg_semi.datasets.partition import digest
+from mmseg_semi.engine.hooks.partition_hook import images
+from mmseg_semi.registry import DATASETS
+
+# What a config of an image set has at least one of; the registry need not be asked about every transform and layer.
+KEYS = ('ann_file', 'data_prefix', 'data_root', 'folders')
+MASKS = ('mask_dirs', 'on_bad_mask')
+
+
+def image_set_class(node) -> Optional[type]:
+    """The class of a config of one plain image set; None for anything else, such as a wrapper."""
+    if not isinstance(node, dict) or not node.get('type') or not any(key in node for key in KEYS):
+        return None
+    kind = node['type'] if inspect.isclass(node['type']) else DATASETS.get(node['type'])
+    return kind if inspect.isclass(kind) and issubclass(kind, BaseSegDataset) else None
+
+
+def image_sets(node, key: str = '') -> Iterator[Tuple[str, dict]]:
+    """Every config of an image set below a config node, those inside wrappers too, and its dotted key."""
+    if image_set_class(node):
+        yield key, node
+    elif isinstance(node, (dict, list, tuple)):
+        for name, child in node.items() if isinstance(node, dict) else enumerate(node):
+            yield from image_sets(child, f'{key}.{name}' if key else str(name))
+
+
+def listed_elsewhere(cfg: dict, made: Collection[str]) -> bool:
+    """Whether an output of an earlier stage says which images a set holds."""
+    values = [value for name, value in cfg.items() if name not in MASKS]
+    return any(value in made for value in values if isinstance(value, str))
+
+
+def list_images(cfg: dict, key: str) -> BaseSegDataset:
+    """Builds an image set without its pipeline; neither images nor pseudo-labels are read.
+
+    Args:
+        cfg (dict): Its config.
+        key (str): Dotted key of the config, for errors.
+
+    Raises:
+        ValueError: If the set cannot be built or is empty.
+    """
+    kind, out = image_set_class(cfg), ['type', 'test_mode', 'exclude_by']
+    if issubclass(kind, PseudoLabeledDataset):  # its masks may not be there yet
+        kind, out = UnlabeledDataset, [*out, *MASKS]
+    options = {name: copy.deepcopy(value) for name, value in cfg.items() if name not in out}
+    options.update(pipeline=[], **({} if issubclass(kind, UnlabeledDataset) else dict(serialize_data=False)))
+    try:
+        dataset = kind(**options)
+    except FileNotFoundError as error:
+        raise ValueError(f"{key}: {error.filename or error} is not there; the first comment of the data set's config "
+                         'tells how to make it or where it is looked for') from error
+    except (AssertionError, TypeError, ValueError) as error:
+        raise ValueError(f'{key}: {error}') from error
+    if not len(dataset):
+        raise ValueError(f'{key}: there is no image in {dataset.ann_file or dataset.data_prefix.get("img_path")}; '
+                         'expected at least one')
+    return dataset
+
+
+def by_images(node, made: Collection[str], key: str = ''):
+    """A copy of settings in which image sets count by their images, not by where they lie.
+
+    ``data_root`` makes way for the number and the digest of the images' ids. A set whose list is the output of an
+    earlier stage counts by that.
+
+    Args:
+        node: Part of a stage's settings.
+        made (Collection[str]): Outputs of earlier stages, as they stand in the settings.
+        key (str): Its dotted key.
+
+    Raises:
+        ValueError: If a set cannot be built or is empty; the message begins with its key.
+    """
+    if isinstance(node, (list, tuple)):
+        return [by_images(child, made, f'{key}.{i}') for i, child in enumerate(node)]
+    if not isinstance(node, dict):
+        return node
+    settings = {name: by_images(child, made, f'{key}.{name}' if key else str(name)) for name, child in node.items()}
+    if image_set_class(node):
+        settings.pop('data_root', None)
+        if not listed_elsewhere(node, made):
+            names = [name for _, name in images(list_images(node, key))]
+            settings['images'] = dict(count=len(names), sha256=digest(names))
+    return settings
