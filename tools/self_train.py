@@ -67,7 +67,7 @@ def main() -> int:
     try:
         load_plan(args).train()
         return 0
-    except (PlanError, FileNotFoundError) as error:
+    except (PlanError, FileNotFoundError, FloatingPointError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -7,7 +7,7 @@ from typing import NoReturn, Optional
 from mmengine.config import Config
 
 #: What wrong settings and data raise, here, in mmengine and in mmseg.
-MISTAKES = (ValueError, TypeError, KeyError, FileNotFoundError, SyntaxError, AssertionError)
+MISTAKES = (ValueError, TypeError, KeyError, FileNotFoundError, SyntaxError, AssertionError, FloatingPointError)
 #: The one assertion of mmseg that a user meets before anything works: there is no such list of images.
 MISSING_LIST = 'Failed to load `ann_file`'
 

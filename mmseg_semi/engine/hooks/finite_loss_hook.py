@@ -2,7 +2,8 @@
 from typing import Optional
 
 import torch
-from mmengine.hooks import Hook
+from mmengine.dist import all_reduce
+from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import Runner
 
 from mmseg_semi.registry import HOOKS
@@ -10,13 +11,13 @@ from mmseg_semi.registry import HOOKS
 
 @HOOKS.register_module()
 class FiniteLossHook(Hook):
-    """Stops training when the loss is NaN or infinite, before a checkpoint of that iteration is written.
+    """Stops training on all ranks when the loss of one is NaN or infinite.
 
-    A teacher averages its student, so that a diverged student is lost for good and the run goes on to its end. Reads
-    the loss, one device sync, every ``interval`` iterations.
+    A teacher averages its student, so that a diverged student is lost for good while the run goes on to its end. Reads
+    the loss, one device sync, every ``interval`` iterations, and before each checkpoint of ``CheckpointHook``.
 
     Args:
-        interval (int): Iterations, at least 1; the checkpoint interval should be a multiple of it.
+        interval (int): Iterations, at least 1.
 
     Raises:
         ValueError: If ``interval`` is below 1.
@@ -26,16 +27,27 @@ class FiniteLossHook(Hook):
     def __init__(self, interval: int = 50) -> None:
         if interval < 1:
             raise ValueError(f'FiniteLossHook.interval must be at least 1, found {interval}')
-        self.interval = interval
+        self.intervals = [interval]
+
+    def before_train(self, runner: Runner) -> None:
+        """Looks up when checkpoints are saved."""
+        self.intervals += [hook.interval for hook in runner.hooks
+                           if isinstance(hook, CheckpointHook) and not hook.by_epoch]
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Optional[dict] = None,
                          outputs: Optional[dict] = None) -> None:
         """Reads the losses that the step returned."""
-        if not self.every_n_train_iters(runner, self.interval) or outputs['loss'].isfinite():
+        due = any(self.every_n_train_iters(runner, interval) for interval in self.intervals)
+        if not due and not self.is_last_train_iter(runner):
+            return
+        wrong = (~outputs['loss'].isfinite()).float()
+        all_reduce(wrong)  # one rank that leaves alone would let the others wait
+        if not wrong:
             return
         terms = [f'{name}={value.item():.4g}' for name, value in outputs.items()
                  if torch.is_tensor(value) and value.numel() == 1 and not value.isfinite()]
         raise FloatingPointError(
-            f'the loss is not finite at iteration {runner.iter + 1}: {", ".join(terms)}. Earlier checkpoints in '
-            f'{runner.work_dir} may be sound; resume from one with a lower optim_wrapper.optimizer.lr, with '
-            'optim_wrapper.clip_grad, or without --amp')
+            f'the loss is not finite at iteration {runner.iter + 1}: {", ".join(terms) or "on another rank"}. The '
+            f'newest checkpoint in {runner.work_dir} may be spoiled, too. Train anew, with or without load_from of one '
+            'before it, with a lower optim_wrapper.optimizer.lr, with optim_wrapper.clip_grad or without --amp; '
+            'resuming would bring the old rate back')

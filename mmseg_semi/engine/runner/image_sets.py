@@ -7,12 +7,17 @@ from mmseg.datasets import BaseSegDataset
 
 from mmseg_semi.datasets import PseudoLabeledDataset, UnlabeledDataset
 from mmseg_semi.datasets.partition import digest
+from mmseg_semi.engine.give_up import MISSING_LIST
 from mmseg_semi.engine.hooks.partition_hook import images
 from mmseg_semi.registry import DATASETS
 
 # What a config of an image set has at least one of; the registry need not be asked about every transform and layer.
 KEYS = ('ann_file', 'data_prefix', 'data_root', 'folders')
 MASKS = ('mask_dirs', 'on_bad_mask')
+
+
+class MissingImages(ValueError):
+    """A set whose images are not there."""
 
 
 def image_set_class(node) -> Optional[type]:
@@ -34,8 +39,14 @@ def image_sets(node, key: str = '') -> Iterator[Tuple[str, dict]]:
 
 def listed_elsewhere(cfg: dict, made: Collection[str]) -> bool:
     """Whether an output of an earlier stage says which images a set holds."""
-    values = [value for name, value in cfg.items() if name not in MASKS]
-    return any(value in made for value in values if isinstance(value, str))
+    def names(node) -> bool:
+        if isinstance(node, dict):
+            return any(names(child) for name, child in node.items() if name not in MASKS)
+        if isinstance(node, (list, tuple)):
+            return any(map(names, node))
+        return isinstance(node, str) and node in made
+
+    return names(cfg)
 
 
 def list_images(cfg: dict, key: str) -> BaseSegDataset:
@@ -46,7 +57,8 @@ def list_images(cfg: dict, key: str) -> BaseSegDataset:
         key (str): Dotted key of the config, for errors.
 
     Raises:
-        ValueError: If the set cannot be built or is empty.
+        MissingImages: If a folder or list is not there, or it holds no image.
+        ValueError: If the set cannot be built.
     """
     kind, out = image_set_class(cfg), ['type', 'test_mode', 'exclude_by']
     if issubclass(kind, PseudoLabeledDataset):  # its masks may not be there yet
@@ -56,12 +68,13 @@ def list_images(cfg: dict, key: str) -> BaseSegDataset:
     try:
         dataset = kind(**options)
     except FileNotFoundError as error:
-        raise ValueError(f"{key}: {error.filename or error} is not there; the first comment of the data set's config "
-                         'tells how to make it or where it is looked for') from error
+        told = f'{error.filename} is not there' if error.filename else error
+        raise MissingImages(f'{key}: {told}') from error
     except (AssertionError, TypeError, ValueError) as error:
-        raise ValueError(f'{key}: {error}') from error
+        kind = MissingImages if MISSING_LIST in str(error) else ValueError
+        raise kind(f'{key}: {error}') from error
     if not len(dataset):
-        raise ValueError(f'{key}: there is no image in {dataset.ann_file or dataset.data_prefix.get("img_path")}; '
+        raise MissingImages(f'{key}: there is no image in {dataset.ann_file or dataset.data_prefix.get("img_path")}; '
                          'expected at least one')
     return dataset
 

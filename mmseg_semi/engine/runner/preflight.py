@@ -8,12 +8,10 @@ from mmseg_semi.datasets.exclusion import RealPaths
 from mmseg_semi.engine.hooks.partition_hook import paths
 from mmseg_semi.engine.runner.image_records import image_files
 from mmseg_semi.engine.runner.image_sets import image_set_class, image_sets, list_images, listed_elsewhere
-from mmseg_semi.engine.runner.pseudo_label_stage import PseudoLabelStage
+from mmseg_semi.engine.runner.pseudo_label_stage import MAX_CLASSES, PseudoLabelStage
 from mmseg_semi.engine.runner.select_stage import SelectStage
 from mmseg_semi.engine.runner.stage import Stage
 from mmseg_semi.engine.runner.train_stage import TrainStage
-
-MAX_CLASSES = 255  # of a mask of 8 bits; 255 itself is ignore
 
 
 def check_stage(stage: Stage, made: Collection[str], before: Dict[str, Stage]) -> None:

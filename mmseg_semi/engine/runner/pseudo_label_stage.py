@@ -27,6 +27,7 @@ from mmseg_semi.files import whole
 from mmseg_semi.registry import DATASETS, MODELS, STAGES
 
 # Most pixels of one forward, unless a single image has more: two of Cityscapes at their own size. Beyond it a GPU is
+MAX_CLASSES = 255  # of a mask of 8 bits; 255 itself is ignore
 # busy anyway, and a mirror image in the same forward would double what the largest scale needs.
 FORWARD_PIXELS = 2**22
 # Largest logits of the images labeled together whose softmax is summed on the device: 1 GiB, of which it holds three
@@ -259,8 +260,9 @@ class PseudoLabelStage(Stage):
     def _load(self, cfg: Config) -> Tuple[EncoderDecoder, List[Sequence[int]]]:
         """The model, and the colors of its classes."""
         model, meta = load_trained(cfg, self.checkpoint)
-        if not 1 < model.num_classes <= 255:
-            raise ValueError(f'{self.cfg}: {model.num_classes} classes do not fit a mask of 8 bits with 255 = ignore')
+        if not 1 < model.num_classes <= MAX_CLASSES:
+            raise ValueError(f'{self.cfg} has {model.num_classes} classes; expected 2..{MAX_CLASSES}, as a mask has 8 '
+                             'bits and 255 is ignore')
         palette = meta.get('palette')
         if palette is None:
             palette = np.random.default_rng(0).integers(256, size=(model.num_classes, 3)).tolist()

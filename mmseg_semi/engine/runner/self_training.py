@@ -14,7 +14,7 @@ from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
-from mmseg_semi.engine.runner.image_sets import by_images
+from mmseg_semi.engine.runner.image_sets import MissingImages, by_images
 from mmseg_semi.engine.runner.preflight import check_stage
 from mmseg_semi.engine.runner.stage import Stage, config_keys, references, replace_config, replace_references
 from mmseg_semi.engine.runner.state import State, damage, differences, digest, fingerprint
@@ -179,7 +179,11 @@ class SelfTrainingRunner:
             try:
                 check_stage(self.built[name], set(references(self.stages[i], self.names)), self.built)
             except ValueError as error:
-                raise PlanError(f'stage {name}: {error}') from error
+                raise self._plan_error(name, error) from error
+
+    def _plan_error(self, name: str, error: ValueError) -> PlanError:
+        hint = self.cfg.get('data_hint') if isinstance(error, MissingImages) else None
+        return PlanError(f'stage {name}: {error}' + (f'. How to make it: {hint}' if hint else ''))
 
     def _state(self) -> State:
         try:
@@ -228,7 +232,7 @@ class SelfTrainingRunner:
             if not broken:
                 return DONE, paths
             told = ', '.join(broken.values())
-            if set(broken) <= set(STAGES.get(self.stages[i]['type']).mends):
+            if not must_be_done and set(broken) <= set(STAGES.get(self.stages[i]['type']).mends):
                 self.logger.warning(f'Stage {name}: {told}: it runs again.')
             else:
                 self._empty(i, f'has lost what it made: {told}', state, must_be_done)
@@ -271,7 +275,7 @@ class SelfTrainingRunner:
         try:
             settings = by_images(self._build(i, paths).settings(), set(paths.values()))
         except ValueError as error:
-            raise PlanError(f'stage {self.names[i]}: {error}') from error
+            raise self._plan_error(self.names[i], error) from error
         return by_content(dict(settings, type=self.stages[i]['type']))
 
     def _broken(self, outputs: Dict[str, dict]) -> Dict[str, str]:

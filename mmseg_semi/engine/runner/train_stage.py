@@ -1,5 +1,6 @@
 """A stage that is one ordinary training run."""
 import copy
+import inspect
 import itertools
 import logging
 from pathlib import Path
@@ -18,10 +19,10 @@ from mmseg_semi.files import write_text
 from mmseg_semi.registry import HOOKS, STAGES
 
 RUNS = itertools.count()
-# Where and how, not what.
-IRRELEVANT = ('work_dir', 'launcher', 'resume', 'env_cfg', 'experiment_name', 'model_wrapper_cfg', 'data_root',
-              'log_level', 'log_processor', 'visualizer', 'vis_backends', 'test_dataloader', 'test_evaluator',
-              'test_cfg')
+# Where and how, not what. Other keys than those that a Runner takes are variables of the config.
+IRRELEVANT = ('work_dir', 'launcher', 'resume', 'env_cfg', 'experiment_name', 'model_wrapper_cfg', 'log_level',
+              'log_processor', 'visualizer', 'test_dataloader', 'test_evaluator', 'test_cfg')
+RELEVANT = {*inspect.signature(Runner.__init__).parameters, 'custom_imports'}.difference(IRRELEVANT)
 IRRELEVANT_HOOKS = ('logger', 'timer', 'visualization')
 IRRELEVANT_OF_LOADERS = ('num_workers', 'persistent_workers', 'prefetch_factor', 'pin_memory')
 
@@ -99,7 +100,7 @@ class TrainStage(Stage):
             lacks a part, or a length is not positive.
     """
 
-    mends = ('config', 'last')
+    mends = ('config', )
 
     def __init__(self, cfg: Union[None, str, dict] = None, dataset: Optional[dict] = None,
                  batch_size: Optional[int] = None, epochs: Optional[int] = None, epoch_steps: Optional[int] = None,
@@ -150,7 +151,7 @@ class TrainStage(Stage):
 
     def settings(self) -> dict:
         """The config without what does not change the result, and the exports."""
-        settings = without(self.cfg.to_dict(), IRRELEVANT)
+        settings = {key: value for key, value in self.cfg.to_dict().items() if key in RELEVANT}
         settings['default_hooks'] = without(settings.get('default_hooks'), IRRELEVANT_HOOKS)
         for key in ('train_dataloader', 'val_dataloader'):
             settings[key] = without(settings.get(key), IRRELEVANT_OF_LOADERS)

@@ -34,7 +34,7 @@ class MultiScaleLabeler:
 
     Attributes:
         monitors (dict[str, Tensor]): For the log, of the last batch: ``monitor.kept_single``, the share of its valid
-            pixels that the inner labeler keeps of the prediction at scale 1 alone; empty before.
+            pixels that the inner labeler keeps of the prediction at scale 1 alone.
 
     Raises:
         ValueError: If ``scales`` is empty, a scale, ``divisor`` or ``every_n`` is not positive, or ``warm_iters`` is

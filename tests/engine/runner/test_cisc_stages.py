@@ -79,7 +79,7 @@ def test_index_stage(labeled, data_root, tmp_path):
     (data_root / 'img/train/d.png').unlink()
     assert by_images(stage.settings(), ()) != before  # another split makes the stage stale
     nowhere = IndexStage(dict(labeled, data_root='nowhere'), folder=tmp_path, here=tmp_path, **STAGE)
-    with pytest.raises(ValueError, match=r'labeled: .*nowhere.* is not there'):
+    with pytest.raises(ValueError, match=r'labeled: .*nowhere'):
         by_images(nowhere.settings(), ())
     with pytest.raises(ValueError, match=r'IndexStage.min_area must be in \(0, 1\], found 3'):
         make(min_area=3)

@@ -17,7 +17,7 @@ from mmengine.runner import load_checkpoint
 from mmseg.registry import METRICS, RUNNERS
 from PIL import Image
 
-from mmseg_semi.engine.runner.image_sets import by_images
+from mmseg_semi.engine.runner.image_sets import MissingImages, by_images
 from mmseg_semi.engine.runner.pseudo_label_stage import native_pipeline, predict_probability, scaled_side
 from mmseg_semi.files import write_text
 from mmseg_semi.registry import DATASETS, MODELS
@@ -246,7 +246,7 @@ def test_mistakes_are_found_before_training(make_plan, change, error, words):
 
 @pytest.mark.parametrize('dry_run', [True, False])
 @pytest.mark.parametrize('change, words', [
-    (lambda p, root: shutil.rmtree(root / 'img/unlabeled'), r'stage label: dataset: .*img/unlabeled.* is not there'),
+    (lambda p, root: shutil.rmtree(root / 'img/unlabeled'), 'stage label: dataset: folder not found: .*img/unlabeled'),
     (lambda p, root: [path.unlink() for path in root.glob('img/unlabeled/*/*')],
      'stage label: dataset: no unlabeled image in folder .*img/unlabeled'),
     (lambda p, root: shutil.rmtree(root / 'img/val'), r'stage sup: val_dataloader.dataset: .*img/val is not there'),
@@ -484,18 +484,31 @@ def test_more_classes_than_a_mask_holds_are_refused(make_plan):
     torch.save(dict(state_dict=model.state_dict(), meta={}), folder / 'many.pth')
     plan = make_plan(steps=2, until='label')
     plan.self_training.stages[1].update(cfg=str(folder / 'many.py'), checkpoint=str(folder / 'many.pth'))
-    with pytest.raises(ValueError, match='many.py: 256 classes do not fit a mask of 8 bits with 255 = ignore'):
+    with pytest.raises(ValueError, match='many.py has 256 classes; expected 2..255, as a mask has 8 bits'):
         train(plan)
     assert not list((folder / '02_label').rglob('*.png'))
 
 
-def test_nothing_is_deleted_without_consent(make_plan):
-    """A checkpoint that only its user misses, or does not, is no reason to throw a training away."""
+@pytest.mark.parametrize('cfg', [
+    dict(ann_file='select:reliable'), dict(exclude=['a.txt', 'select:reliable']),
+    dict(exclude_sets=[dict(type='UnlabeledDataset', ann_file='select:reliable')]),
+    dict(type='FolderDataset', data_prefix=dict(img_path='a', seg_map_path='select:reliable'))])
+def test_a_set_that_waits_for_an_earlier_stage_is_not_listed(cfg):
+    cfg = dict(dict(type='UnlabeledDataset', data_root='no such folder', data_prefix=dict(img_path='a')), **cfg)
+    assert by_images(cfg, {'select:reliable'}) == {name: cfg[name] for name in cfg if name != 'data_root'}
+    masks = dict(type='PseudoLabeledDataset', data_prefix=dict(img_path='none'), mask_dirs=['select:reliable'])
+    with pytest.raises(MissingImages, match='^key: folder not found: none'):
+        by_images(masks, {'select:reliable'}, 'key')
+
+
+@pytest.mark.parametrize('lost', ['at_0.pth', 'iter_2.pth'])
+def test_nothing_is_deleted_without_consent(make_plan, lost):
+    """A checkpoint that only its user misses, or does not, is no reason to throw a training away, or to repeat it."""
     folder = train(make_plan(steps=2, until='label'))
-    (folder / '01_sup' / 'at_0.pth').unlink()
+    (folder / '01_sup' / lost).unlink()
     before, state = times(folder), state_of(folder)
-    asks = r'stage sup in .* has lost .*01_sup/at_0.pth is gone.*--on-stale rerun'
-    not_run = "start='label', but stage sup before it has lost .*at_0.pth is gone"
+    asks = rf'stage sup in .* has lost .*01_sup/{lost} is gone.*--on-stale rerun'
+    not_run = f"start='label', but stage sup before it has lost .*{lost} is gone"
     start = dict(start='label', on_stale='rerun')
     for options, words in ((dict(), asks), (dict(dry_run=True), asks), (start, not_run)):
         with pytest.raises(ValueError, match=words):
@@ -504,7 +517,7 @@ def test_nothing_is_deleted_without_consent(make_plan):
     train(make_plan(steps=2, until='label', on_stale='rerun', dry_run=True))
     assert times(folder) == before and state_of(folder) == state
     train(make_plan(steps=2, until='label', on_stale='rerun'))
-    assert (folder / '01_sup' / 'at_0.pth').is_file() and state_of(folder)['sup']['status'] == 'done'
+    assert (folder / '01_sup' / lost).is_file() and state_of(folder)['sup']['status'] == 'done'
 
 
 def test_a_stopped_stage_resumes_from_its_own_checkpoint(make_plan):
