@@ -7,6 +7,7 @@ folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 cd "$folder"
 unset PYTHONPATH
+unset PYTHONDONTWRITEBYTECODE # pip compiled nothing: what is imported first is compiled once
 export OMP_NUM_THREADS=2 PYTHONWARNINGS=ignore
 package=$("$python" -c 'import mmseg_semi; print(mmseg_semi.__path__[0])' | tail -1)
 case $package in

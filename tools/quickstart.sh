@@ -78,13 +78,10 @@ once() {
     fingerprint "$1" > "$stamp"
 }
 
-# pip_install PYTHON PACKAGES...: pip would compile 15,000 modules, a minute's work; Python does it with those it meets.
-pip_install() { "$1" -m pip install --no-compile "${@:2}"; }
-
 install_default() {
     STEP="installing the packages into .venv"
     say "installing into .venv (about 5 GB, torch brings the CUDA libraries; a few minutes)"
-    pip_install .venv/bin/python -e '.[onedl,demo,tests,export,docs]' -c requirements/constraints.txt
+    .venv/bin/python -m pip install -e '.[onedl,demo,tests,export,docs]' -c requirements/constraints.txt
 }
 
 # OpenMMLab's mmcv has no wheel for a current torch: it is compiled once, without CUDA, and kept in a cache.
@@ -92,20 +89,20 @@ install_openmmlab() {
     local python=.venv-openmmlab/bin/python pins=requirements/constraints-openmmlab.txt torch wheels
     STEP="installing torch into .venv-openmmlab"
     say "installing torch into .venv-openmmlab"
-    pip_install $python torch torchvision numpy -c $pins
+    $python -m pip install torch torchvision numpy -c $pins
     torch=$($python -c 'import torch; print(torch.__version__)')
     wheels=$(wheel_cache "$torch")
     if ! have_mmcv "$wheels" "$(tag)"; then
         STEP="compiling mmcv"
         say "compiling mmcv for torch $torch, once (about 8 minutes on 2 cores); the wheel goes to $wheels"
         mkdir -p "$wheels"
-        pip_install $python 'setuptools<81' wheel ninja psutil
+        $python -m pip install 'setuptools<81' wheel ninja psutil
         MMCV_WITH_OPS=1 FORCE_CUDA=0 $python -m pip wheel --no-build-isolation --no-deps --no-binary mmcv -w "$wheels" \
             mmcv -c $pins
     fi
     STEP="installing the packages into .venv-openmmlab"
     say "installing into .venv-openmmlab"
-    pip_install $python -e '.[openmmlab,demo,tests]' -c $pins --find-links "$wheels" --only-binary mmcv
+    $python -m pip install -e '.[openmmlab,demo,tests]' -c $pins --find-links "$wheels" --only-binary mmcv
 }
 
 # Builds the wheel and installs it as a user would, with nothing but what it asks for.
@@ -117,10 +114,10 @@ install_wheel() {
     wheel=$(ls .venv-wheel/dist/mmseg_semi-*.whl)
     STEP="installing the wheel into .venv-wheel"
     say "installing $wheel into .venv-wheel"
-    pip_install $python "$wheel[onedl]" -c requirements/constraints.txt
+    $python -m pip install --no-compile "$wheel[onedl]" -c requirements/constraints.txt
     # mim without opendatalab, which it does not import and which asks for the setuptools of 2021.
-    pip_install $python --no-deps openmim -c requirements/constraints.txt
-    pip_install $python colorama tabulate pandas requests -c requirements/constraints.txt
+    $python -m pip install --no-compile --no-deps openmim -c requirements/constraints.txt
+    $python -m pip install --no-compile colorama tabulate pandas requests -c requirements/constraints.txt
 }
 
 tag() { .venv-openmmlab/bin/python -c 'import sys; print("cp%d%d" % sys.version_info[:2])'; }
