@@ -115,9 +115,9 @@ install_wheel() {
     STEP="installing the wheel into .venv-wheel"
     say "installing $wheel into .venv-wheel"
     $python -m pip install --no-compile "$wheel[onedl]" -c requirements/constraints.txt
-    # mim without opendatalab, which it does not import and which asks for the setuptools of 2021.
+    # mim without opendatalab, which it does not import and which asks for packages of 2022; it reads pkg_resources.
     $python -m pip install --no-compile --no-deps openmim -c requirements/constraints.txt
-    $python -m pip install --no-compile colorama tabulate pandas requests -c requirements/constraints.txt
+    $python -m pip install --no-compile colorama tabulate pandas requests 'setuptools<81' -c requirements/constraints.txt
 }
 
 tag() { .venv-openmmlab/bin/python -c 'import sys; print("cp%d%d" % sys.version_info[:2])'; }
