@@ -10,6 +10,8 @@ from mmseg.datasets import BaseSegDataset
 
 from mmseg_semi.registry import DATASETS
 
+from .exclusion import RealPaths
+
 
 def lists_nothing(dataset: dict) -> bool:
     """Whether the list of a dataset config exists and is empty, as the reliable half of a single image."""
@@ -20,6 +22,20 @@ def lists_nothing(dataset: dict) -> bool:
         return False
     with open(path) as file:
         return not file.read().split()
+
+
+def refuse_overlap(labeled: BaseSegDataset, pseudo: BaseSegDataset) -> None:
+    """Compares the images of two sets by their files.
+
+    Raises:
+        ValueError: If they share one; names the first of them.
+    """
+    real = RealPaths()
+    one, other = ({real(dataset.get_data_info(i)['img_path']) for i in range(len(dataset))}
+                  for dataset in (labeled, pseudo))
+    if one & other:
+        raise ValueError(f'{len(one & other)} images are both labeled and pseudo-labeled, such as '
+                         f'{sorted(one & other)[:3]}; take them out of the unlabeled list (exclude=LIST)')
 
 
 @DATASETS.register_module()
@@ -46,15 +62,7 @@ class SelfTrainingDataset(ConcatDataset):
                       level=logging.WARNING)
         else:
             sources.append(DATASETS.build(pseudo) if isinstance(pseudo, dict) else pseudo)
-            self._refuse_overlap(*sources)
+            refuse_overlap(*sources)
             times = math.ceil(len(sources[1]) / len(sources[0]))
             sources = [sources[0]] * times + sources[1:]
         super().__init__(sources, lazy_init=lazy_init, ignore_keys=sorted({k for d in sources for k in d.metainfo}))
-
-    @staticmethod
-    def _refuse_overlap(labeled: BaseSegDataset, pseudo: BaseSegDataset) -> None:
-        one, other = ({osp.realpath(dataset.get_data_info(i)['img_path']) for i in range(len(dataset))}
-                      for dataset in (labeled, pseudo))
-        if one & other:
-            raise ValueError(f'{len(one & other)} images are both labeled and pseudo-labeled, such as '
-                             f'{sorted(one & other)[:3]}; take them out of the unlabeled list (exclude=LIST)')

@@ -4,8 +4,7 @@ from typing import Collection, Dict
 from mmseg.datasets import BaseSegDataset
 
 from mmseg_semi.datasets import PseudoLabeledDataset, UnlabeledDataset
-from mmseg_semi.datasets.exclusion import RealPaths
-from mmseg_semi.engine.hooks.partition_hook import paths
+from mmseg_semi.datasets.self_training import refuse_overlap
 from mmseg_semi.engine.runner.image_records import image_files
 from mmseg_semi.engine.runner.image_sets import image_set_class, image_sets, list_images, listed_elsewhere
 from mmseg_semi.engine.runner.pseudo_label_stage import MAX_CLASSES, PseudoLabelStage
@@ -57,11 +56,10 @@ def _check_ids(cfg: dict, dataset: BaseSegDataset) -> None:
 
 
 def _check_overlap(key: str, labeled: BaseSegDataset, other: str, pseudo: BaseSegDataset) -> None:
-    real = RealPaths()
-    both = sorted(set(map(real, paths(labeled))) & set(map(real, paths(pseudo))))
-    if both:
-        raise ValueError(f'{len(both)} images are both labeled ({key}) and pseudo-labeled ({other}), such as '
-                         f'{both[:3]}; expected none: take them out of the unlabeled list (exclude=LIST)')
+    try:
+        refuse_overlap(labeled, pseudo)
+    except ValueError as error:
+        raise ValueError(f'{key} and {other}: {error}') from error
 
 
 def _check_classes(source: str, before: Dict[str, Stage]) -> None:

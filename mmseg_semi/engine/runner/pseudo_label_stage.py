@@ -26,8 +26,8 @@ from mmseg_semi.engine.runner.stage import Stage
 from mmseg_semi.files import whole
 from mmseg_semi.registry import DATASETS, MODELS, STAGES
 
-# Most pixels of one forward, unless a single image has more: two of Cityscapes at their own size. Beyond it a GPU is
 MAX_CLASSES = 255  # of a mask of 8 bits; 255 itself is ignore
+# Most pixels of one forward, unless a single image has more: two of Cityscapes at their own size. Beyond it a GPU is
 # busy anyway, and a mirror image in the same forward would double what the largest scale needs.
 FORWARD_PIXELS = 2**22
 # Largest logits of the images labeled together whose softmax is summed on the device: 1 GiB, of which it holds three

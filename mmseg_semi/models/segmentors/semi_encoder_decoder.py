@@ -15,6 +15,7 @@ from mmseg_semi.models.checkpoint import prepare_state_dict, without_pretrained
 from mmseg_semi.models.feature_tap import FeatureTap, classifier_path
 from mmseg_semi.models.losses import head_loss
 from mmseg_semi.models.network_check import check_network
+from mmseg_semi.models.segmentors.rehearsal import try_losses, try_views
 from mmseg_semi.models.segmentors.sliding import SlidingWindows
 from mmseg_semi.registry import MODELS
 from mmseg_semi.structures import Output, SemiBatch, Step, Target, View
@@ -119,24 +120,12 @@ class SemiEncoderDecoder(SlidingWindows, EncoderDecoder):
         self.unsup_loss = MODELS.build(unsup_loss or dict(type='PseudoLabelCrossEntropy'))
         self.branch_losses = nn.ModuleList([
             MODELS.build(branch.unsup_loss) if branch.unsup_loss else self.unsup_loss for branch in self.branches])
-        self._rehearse()
+        try_losses(self)
         self.start_iter, self.joint_forward, self.eval_with = start_iter, joint_forward, eval_with
         self.teacher_bn = teacher_bn
         self.tap = FeatureTap(self.decode_head, tap, self.find_tap) if self.uses_tap else None
         self.teacher_tap = FeatureTap(self.teacher.decode_head, tap, self.find_tap) if self.uses_tap else None
         self._clock: Optional[tuple] = None
-
-    def _rehearse(self) -> None:
-        """Lets labeler, branches and losses meet on a blank image, since the first real one may be hours away."""
-        def blank(size: tuple, flip: bool = False) -> Tensor:
-            return torch.zeros(1, self.num_classes, *size)
-
-        valid = torch.ones(1, 8, 8, dtype=torch.bool)
-        view = View(torch.zeros(1, 3, 8, 8), self.labeler(blank((8, 8)), valid, blank))
-        truth = Target(label=valid.long(), weight=valid.float(), confidence=valid.float(), valid=valid)
-        for branch, loss in zip(self.branches, self.branch_losses, strict=True):
-            joined = view.join(View(view.images, truth)) if branch.labeled else view
-            loss(blank((8, 8)).expand(len(joined.images), -1, -1, -1), joined.target, self.align_corners)
 
     # ---- the student and its twin -------------------------------------------------------------------------------
 
@@ -168,18 +157,8 @@ class SemiEncoderDecoder(SlidingWindows, EncoderDecoder):
     # ---- one training step --------------------------------------------------------------------------------------
 
     def begin_train(self, max_iters: int) -> None:
-        """Tells the model how long training lasts; called by :class:`EMATeacherHook`.
-
-        Makes the strong views of a blank crop, so that augments which do not fit it fail now.
-        """
-        if not self.data_preprocessor.size:
-            return
-        mean = self.data_preprocessor.mean
-        images = mean.new_zeros(2, len(mean), *self.data_preprocessor.size)
-        valid = torch.ones_like(images[:, 0], dtype=torch.bool)
-        target = Target(label=valid.long(), weight=valid.float(), confidence=valid.float(), valid=valid)
-        for branch in self.branches:
-            branch(View(images, target), step_generator(0, 0, 0))
+        """Learns how long training lasts (:class:`EMATeacherHook`); augments that do not fit the crop fail here."""
+        try_views(self)
 
     def begin_iter(self, iteration: int, seed: int, rank: int) -> None:
         """Tells the model where training stands; called by :class:`EMATeacherHook` before each iteration."""

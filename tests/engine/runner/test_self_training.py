@@ -259,8 +259,8 @@ def test_mistakes_are_found_before_training(make_plan, change, error, words):
                       p.stages[1].dataset.update(folders=[dict(path='img/unlabeled', weight=3)])),
      r"stage label: dataset.folders: \{'path': 'img/unlabeled', 'weight': 3\} has a weight; expected folders without"),
     (lambda p, root: p.stages[2].cfg.train_dataloader.dataset.datasets[1].update(data_prefix=dict(img_path='img')),
-     r'stage again: 4 images are both labeled \(train_dataloader.dataset.datasets.0\) and pseudo-labeled '
-     r'\(train_dataloader.dataset.datasets.1\), such as .*; expected none'),
+     'stage again: train_dataloader.dataset.datasets.0 and train_dataloader.dataset.datasets.1: 4 images are both '
+     'labeled and pseudo-labeled, such as .*; take them out'),
     (lambda p, root: p.stages[0].cfg.model.decode_head.update(num_classes=256),
      r'stage label: cfg: sup:config has decode_head.num_classes=256; expected 2..255'),
 ])
