@@ -1,6 +1,11 @@
 """Small real parts that many tests share."""
 import copy
+import importlib.util
+import multiprocessing
 import os
+import shutil
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -83,3 +88,29 @@ def make_batch():
 def pytest_runtest_setup(item):
     if item.get_closest_marker('camvid') and not CAMVID.is_dir():
         pytest.skip(f'no CamVid photographs in {CAMVID}; set CAMVID_ROOT')
+
+
+def pytest_configure(config):
+    """Has the tests start warm Pythons: one server for all processes of pytest-xdist."""
+    # CUDA does not survive a fork.
+    wanted = os.environ.get('WARM_PYTHON') != '0' and not Path('/dev/nvidiactl').exists()
+    if wanted and not hasattr(config, 'workerinput'):
+        spec = importlib.util.spec_from_file_location('warm_python', Path(__file__).with_name('warm_python.py'))
+        warm_python = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(warm_python)
+        config.warm_folder = Path(tempfile.mkdtemp(prefix='warm_python_'))
+        config.warm_server, python = warm_python.start(config.warm_folder)
+        os.environ['WARM_PYTHON_EXECUTABLE'] = str(python)
+    warm = os.environ.get('WARM_PYTHON_EXECUTABLE')
+    if warm and (hasattr(config, 'workerinput') or not config.getoption('numprocesses', None)):
+        multiprocessing.set_executable(sys.executable)
+        os.environ['PATH'] = os.pathsep.join(
+            [str(Path(warm).parent), str(Path(sys.executable).parent), os.environ['PATH']])
+        sys.executable = warm
+
+
+def pytest_unconfigure(config):
+    if hasattr(config, 'warm_server'):
+        config.warm_server.kill()
+        config.warm_server.wait()
+        shutil.rmtree(config.warm_folder, ignore_errors=True)
