@@ -7,6 +7,7 @@ from .guide import GuidedPairDataset, draw_guide
 from .load_bands import LoadBands
 from .online_guided import OnlineGuidedDataset
 from .pseudo_labeled import PseudoLabeledDataset
+from .replay import ReplaySampler
 from .sampler import LabeledUnlabeledSampler
 from .self_training import SelfTrainingDataset, lists_nothing
 from .shapes import ShapesDataset
@@ -16,6 +17,6 @@ from .unlabeled import SemiDataset, UnlabeledDataset
 __all__ = [
     'COCO81Dataset', 'CamVidDataset', 'CheckSegMap', 'ClassIndex', 'FolderDataset', 'GuidedPairDataset',
     'LabeledUnlabeledSampler', 'LoadBands', 'OnlineGuidedDataset', 'PseudoLabeledDataset', 'RandomScale',
-    'SelfTrainingDataset', 'SemiDataset', 'ShapesDataset', 'StrongAugment', 'UnlabeledDataset', 'draw_guide',
-    'image_ids', 'lists_nothing', 'semi_collate'
+    'ReplaySampler', 'SelfTrainingDataset', 'SemiDataset', 'ShapesDataset', 'StrongAugment', 'UnlabeledDataset',
+    'draw_guide', 'image_ids', 'lists_nothing', 'semi_collate'
 ]

@@ -6,7 +6,7 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import IterBasedTrainLoop, Runner
 
-from mmseg_semi.datasets import LabeledUnlabeledSampler
+from mmseg_semi.datasets import LabeledUnlabeledSampler, ReplaySampler
 from mmseg_semi.engine.metrics import StudentIoUMetric
 from mmseg_semi.models.ema import EMA, ema_decay
 from mmseg_semi.models.segmentors.semi_encoder_decoder import SemiEncoderDecoder
@@ -34,6 +34,8 @@ def check_feed(runner: Runner) -> None:
         ValueError: If its counts disagree with the batch size, or its length with the loop type.
     """
     loader, sampler = runner.train_dataloader, runner.train_dataloader.sampler
+    if isinstance(sampler, ReplaySampler):
+        sampler = sampler.sampler
     if not isinstance(sampler, LabeledUnlabeledSampler):
         raise TypeError('train_dataloader.sampler must be a LabeledUnlabeledSampler, found '
                         f'{type(sampler).__name__}')

@@ -138,6 +138,29 @@ def test_a_stopped_run_resumes_to_the_same_weights(make_cfg):
     assert saved['ema_teacher'] == {'updates': 4}  # iterations 2..5
 
 
+def test_with_replay_random_crops_and_dropout_resume_too(make_cfg):
+    """As docs/own_data.md tells it; the stopped run reads with other numbers of workers."""
+
+    def make(work_dir, workers=0):
+        cfg = make_cfg(work_dir, max_iters=6)
+        for source in cfg.train_dataloader.dataset.labeled, cfg.train_dataloader.dataset.unlabeled:
+            source.pipeline[-1:-1] = [dict(type='RandomCrop', crop_size=(29, 29)), dict(type='RandomFlip', prob=0.5)]
+        cfg.model.decode_head.dropout_ratio = 0.2
+        cfg.train_dataloader.num_workers = workers
+        cfg.train_dataloader.sampler = dict(type='ReplaySampler', sampler=cfg.train_dataloader.sampler)
+        cfg.custom_hooks = [*cfg.custom_hooks, dict(type='ReplayHook')]
+        return cfg
+
+    whole = train(make('whole')).model.state_dict()
+    stopped = make('stopped', workers=2)
+    stopped.train_cfg.max_iters = 3
+    train(stopped)
+    again = make('stopped', workers=1)
+    again.resume = True
+    for name, tensor in train(again).model.state_dict().items():
+        assert torch.equal(tensor, whole[name]), name
+
+
 def css(cfg):
     cfg.model.update(
         type='CSS', teacher_bn='batch', joint_forward=False, ramp_iters=10, warmup_iters=4, variant='cross',

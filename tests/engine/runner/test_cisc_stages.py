@@ -1,6 +1,11 @@
 """The stages of CISC-R: index, anchors and scores against loops, a whole plan of tiny trainings."""
 import copy
 import json
+import multiprocessing
+import os
+import random
+import signal
+import time
 from pathlib import Path
 
 import cv2
@@ -329,6 +334,52 @@ def test_the_whole_plan(make_plan, network):
     before = {path: path.stat().st_mtime_ns for path in folder.rglob('*.p[tn][hg]')}
     run(make_plan())
     assert before == {path: path.stat().st_mtime_ns for path in folder.rglob('*.p[tn][hg]')}
+
+
+def begin(plan):
+    """Starts a plan in a process of its own, which does not have to import everything anew."""
+
+    def train():
+        torch.set_num_threads(1)
+        cv2.setNumThreads(0)
+        RUNNERS.build(plan).train()
+
+    process = multiprocessing.get_context('fork').Process(target=train)
+    process.start()
+    return process
+
+
+@pytest.mark.slow
+def test_killed_in_every_stage_it_ends_the_same(make_plan, network, tmp_path):
+    """kill -9 at a random moment of each stage: same lists, same masks byte for byte, same weights.
+
+    Crops, flips, guides, dropout and strong views are random, and the killed runs read with a worker.
+    """
+    network['decode_head']['dropout_ratio'] = 0.2
+    length = dict(epochs=3, epoch_steps=dict(sup=2, re1=2, re2=2))
+    whole, killed = run(make_plan('whole', **length)), tmp_path / 'killed'
+    plan = make_plan('killed', **length)
+    plan.train_dataloader.update(num_workers=1, persistent_workers=True)
+    rng, kills = random.Random(0), []
+    for stage in ('01_index', '02_sup', '03_label_all', '04_select', '05_re1', '06_label_unreliable', '07_re2'):
+        process = begin(plan)
+        while process.is_alive() and not (killed / stage).exists():
+            time.sleep(0.001)
+        time.sleep(rng.uniform(0, 0.5))
+        if process.is_alive():
+            kills.append(stage)
+            os.kill(process.pid, signal.SIGKILL)
+        process.join(60)
+    process = begin(plan)
+    process.join(120)
+    assert process.exitcode == 0 and len(kills) >= 4
+    made = {path.relative_to(whole) for path in whole.rglob('*.*') if path.suffix in ('.png', '.txt', '.jsonl')}
+    assert len(made) > 5 + 3 + 2
+    for path in made:
+        assert (whole / path).read_bytes() == (killed / path).read_bytes(), path
+    for stage in ('sup', 're1', 're2'):
+        for name, tensor in weights(whole, stage).items():
+            assert torch.equal(weights(killed, stage)[name], tensor), (stage, name)
 
 
 @pytest.mark.slow
