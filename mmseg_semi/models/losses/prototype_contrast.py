@@ -7,6 +7,7 @@ from torch import Tensor
 
 # Negatives are read in blocks: on CPUs of a size that stays in the cache, elsewhere large enough to be few.
 CPU_BLOCK, BLOCK = 2**22, 2**27  # bytes
+DRAWN = 2**18  # negatives that are drawn at once: few small kernels, without arrays of the size of all draws
 
 
 class Pools(NamedTuple):
@@ -134,20 +135,23 @@ def negative_logsumexp(anchors: Tensor, features: Tensor, sampler: NegativeSampl
     scale = 1 / torch.linalg.vector_norm(features, dim=1, dtype=anchors.dtype).clamp(min=1e-12) / temperature
     block = max((CPU_BLOCK if features.device.type == 'cpu' else BLOCK) // (count * width * features.element_size()), 1)
     block = min(block, sets)
+    drawn = max(DRAWN // (block * count), 1) * block
     buffer = features.new_empty(block * count, width)
     value, gradient = anchors.new_empty(anchors.shape[:2]), torch.empty_like(anchors)
-    for i in range(0, sets, block):
-        pixel = sampler(u[i:i + block], classes[i:i + block]).flatten()  # [b * N]
-        # Into the same memory again: asking for new pages takes CPUs several times as long as the read itself.
-        rows = torch.index_select(features, 0, pixel, out=buffer[:len(pixel)])
-        rows = rows.to(anchors.dtype).unflatten(0, (-1, count))  # [b, N, D]
-        factor = scale.index_select(0, pixel).view(-1, 1, count)
-        score = torch.bmm(anchors[i:i + block], rows.transpose(1, 2)).mul_(factor)  # [b, G, N]
-        top = score.amax(dim=2, keepdim=True)
-        weight = score.sub_(top).exp_()
-        total = weight.sum(dim=2, keepdim=True)
-        value[i:i + block] = (top + total.log()).squeeze(2)
-        torch.bmm(weight.mul_(factor).div_(total), rows, out=gradient[i:i + block])
+    for first in range(0, sets, drawn):
+        pixels = sampler(u[first:first + drawn], classes[first:first + drawn])
+        factors = scale.index_select(0, pixels.flatten()).view(len(pixels), 1, count)
+        starts = range(first, sets, block)
+        for i, pixel, factor in zip(starts, pixels.split(block), factors.split(block)):  # noqa: B905 the last to end
+            # Into the same memory again: asking for new pages takes CPUs several times as long as the read itself.
+            rows = torch.index_select(features, 0, pixel.flatten(), out=buffer[:pixel.numel()])
+            rows = rows.to(anchors.dtype).unflatten(0, (-1, count))  # [b, N, D]
+            score = torch.bmm(anchors[i:i + block], rows.transpose(1, 2)).mul_(factor)  # [b, G, N]
+            top = score.amax(dim=2, keepdim=True)
+            weight = score.sub_(top).exp_()
+            total = weight.sum(dim=2, keepdim=True)
+            value[i:i + block] = (top + total.log()).squeeze(2)
+            torch.bmm(weight.mul_(factor).div_(total), rows, out=gradient[i:i + block])
     return value, gradient
 
 
