@@ -92,13 +92,13 @@ def pytest_runtest_setup(item):
 
 def pytest_configure(config):
     """Has the tests start warm Pythons: one server for all processes of pytest-xdist."""
-    # CUDA does not survive a fork.
-    wanted = os.environ.get('WARM_PYTHON') != '0' and not Path('/dev/nvidiactl').exists()
-    if wanted and not hasattr(config, 'workerinput'):
+    if not hasattr(config, 'workerinput'):
+        os.environ.pop('WARM_PYTHON_EXECUTABLE', None)
         spec = importlib.util.spec_from_file_location('warm_python', Path(__file__).with_name('warm_python.py'))
         warm_python = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(warm_python)
-        config.warm_folder = Path(tempfile.mkdtemp(prefix='warm_python_'))
+    if not hasattr(config, 'workerinput') and os.environ.get('WARM_PYTHON') != '0' and warm_python.possible():
+        config.warm_folder = Path(tempfile.mkdtemp(prefix='warm_python_', dir='/tmp'))
         config.warm_server, python = warm_python.start(config.warm_folder)
         os.environ['WARM_PYTHON_EXECUTABLE'] = str(python)
     warm = os.environ.get('WARM_PYTHON_EXECUTABLE')

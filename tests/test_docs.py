@@ -84,7 +84,7 @@ def test_own_data_as_the_tutorial_tells(tmp_path):
     page = ROOT / 'docs/own_data.md'
     for name in ('configs', 'tools'):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns('__pycache__'))
-    settings, = blocks(page, 'python')
+    settings = blocks(page, 'python')[0]
     assert settings in (tmp_path / 'configs/own_data/data.py').read_text()  # the page shows the file
     classes = (camvid_cut if CAMVID.is_dir() else generated_data)(tmp_path / 'data/mine')
     env = dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='-1',

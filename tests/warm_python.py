@@ -50,10 +50,21 @@ def start(folder: Path) -> Tuple[subprocess.Popen, Path]:
     listener.listen(64)
     env = {**os.environ, 'OMP_NUM_THREADS': '1'}
     env.pop('PYTHONPATH', None)
-    server = subprocess.Popen([sys.executable, '-W', 'ignore', __file__, 'serve', str(listener.fileno()), str(python)],
-                              env=env, stdin=subprocess.PIPE, pass_fds=[listener.fileno()])
+    # Out of this session: a Ctrl-C at the terminal reaches the children through those who started them.
+    server = subprocess.Popen([sys.executable, __file__, 'serve', str(listener.fileno()), str(python)], env=env,
+                              stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                              pass_fds=[listener.fileno()], start_new_session=True)
     listener.close()
     return server, python
+
+
+def possible() -> bool:
+    """Whether this machine can: Linux with pidfd_open, and no GPU, as CUDA does not survive a fork."""
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except (AttributeError, OSError):
+        return False
+    return not os.path.exists('/dev/nvidiactl')
 
 
 def at_start(environment: dict) -> dict:
@@ -64,7 +75,7 @@ def at_start(environment: dict) -> dict:
 def script_of(words: List[str]) -> Optional[int]:
     """Where in a command line the script begins, -c and -m included; None if a fork cannot run it."""
     i = 0
-    while i < len(words) and words[i] in ('-W', '-u'):
+    while words[i:i + 1] == ['-u'] or words[i:i + 2] == ['-W', 'ignore']:
         i += 2 if words[i] == '-W' else 1
     if i == len(words) or words[i] == '-' or (words[i].startswith('-') and words[i] not in ('-c', '-m')):
         return None
@@ -74,8 +85,10 @@ def script_of(words: List[str]) -> Optional[int]:
 def client(executable: str, words: List[str]) -> None:
     """Has the server run a command line and ends as it ended; runs it in an ordinary Python where a fork cannot."""
     begin, address = script_of(words), os.environ.get(ADDRESS)
-    if os.getsid(0) == os.getpid() and 'LOCAL_RANK' not in os.environ:  # torchrun ends its ranks one by one
-        begin = None  # whoever made a session for this process may mean to end all of it at once
+    if os.getpgrp() == os.getpid() and 'LOCAL_RANK' not in os.environ:  # torchrun ends its ranks one by one
+        begin = None  # whoever made a group for this process may mean to end all of it at once
+    if len(os.listdir('/proc/self/fd')) > 4:  # the streams and this listing
+        begin = None
     connection = socket.socket(socket.AF_UNIX)
     try:
         if begin is None or address is None:
@@ -84,11 +97,13 @@ def client(executable: str, words: List[str]) -> None:
     except OSError:
         os.execv(sys.executable, [sys.executable, *words])
     request = json.dumps(dict(words=words, begin=begin, cwd=os.getcwd(), environment=dict(os.environ))).encode()
+    signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)  # until the request is out
     for number in FORWARDED:
         signal.signal(number, lambda number, _: connection.send(bytes([number])))
     streams = array.array('i', [0, 1, 2])
     connection.sendmsg([len(request).to_bytes(8, 'little')], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, streams)])
     connection.sendall(request)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED)
     answer = b''
     while len(answer) < 4:
         part = connection.recv(4 - len(answer))
@@ -112,7 +127,10 @@ def receive(connection: socket.socket) -> Tuple[dict, List[int]]:
         streams.frombytes(data)
     size, body = int.from_bytes(head, 'little'), b''
     while len(body) < size:
-        body += connection.recv(size - len(body))
+        part = connection.recv(size - len(body))
+        if not part:
+            os._exit(1)  # the caller was killed
+        body += part
     return json.loads(body), list(streams)
 
 
@@ -184,10 +202,10 @@ def become(request: dict) -> None:
     os.environ.clear()
     os.environ.update(request['environment'])
     options, (first, *rest) = request['words'][:request['begin']], request['words'][request['begin']:]
-    warnings.resetwarnings()
-    for i, option in enumerate(options):
-        if option == '-W':
-            warnings.simplefilter(options[i + 1])
+    if '-W' in options:
+        warnings.simplefilter('ignore')
+    if '-u' in options:
+        sys.stdout.reconfigure(write_through=True)
     path = [folder for folder in os.environ.get('PYTHONPATH', '').split(os.pathsep) if folder]
     here = '' if first == '-c' else os.getcwd() if first == '-m' else str(Path(first).resolve().parent)
     sys.path[:] = [here, *path, *sys.path[1:]]
@@ -205,7 +223,7 @@ def become(request: dict) -> None:
 
 def run(request: dict) -> None:
     """Runs what was asked for and ends as an interpreter does, without taking apart all that it holds."""
-    code = 0
+    code, number = 0, None
     try:
         become(request)
     except SystemExit as end:
@@ -213,15 +231,15 @@ def run(request: dict) -> None:
         if isinstance(end.code, str):
             print(end.code, file=sys.stderr)
     except BaseException as error:
-        code = -signal.SIGINT if isinstance(error, KeyboardInterrupt) else 1
+        code, number = 1, signal.SIGINT if isinstance(error, KeyboardInterrupt) else None
         sys.excepthook(*sys.exc_info())
     threading._shutdown()
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
-    if code < 0:
-        signal.signal(-code, signal.SIG_DFL)
-        os.kill(os.getpid(), -code)
+    if number:
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
     os._exit(code & 255)
 
 

@@ -9,6 +9,9 @@ from torch.utils.data import Sampler
 
 from mmseg_semi.registry import DATA_SAMPLERS
 
+# First of the numbers that seed: a sample's and a step's are never the same.
+SAMPLE, STEP = 1, 2
+
 
 def seed_all(*numbers: int) -> None:
     """Seeds ``random``, numpy's global generator and torch's, on the CPU and on GPUs, from non-negative integers."""
@@ -44,11 +47,12 @@ class SeededFetch:
     def __init__(self, dataset) -> None:
         self.dataset = dataset
 
-    def __call__(self, draws: Sequence[Draw]) -> List[dict]:
+    def __call__(self, indices: Sequence[int]) -> List[dict]:
         samples = []
-        for draw in draws:
-            seed_all(*draw.seed)
-            samples.append(self.dataset[int(draw)])
+        for index in indices:
+            if isinstance(index, Draw):  # not those of another loader of the same dataset
+                seed_all(SAMPLE, *index.seed)
+            samples.append(self.dataset[int(index)])
         return samples
 
 
@@ -58,10 +62,11 @@ class ReplaySampler(Sampler):
 
     Crops, flips, colors and guides then depend on (seed, rank, place in the stream) alone: they are the same for any
     number of workers, and a resumed run goes on as one that was never stopped. ``ReplayHook`` does the same for what
-    is drawn in the step. The dataset gets a ``__getitems__``; reading it by index stays as it is.
+    is drawn in the step. The dataset gets a ``__getitems__``; reading it by index stays as it is. Not replayed are the
+    guides of :class:`OnlineGuidedDataset` with workers: they come from a table that training writes meanwhile.
 
     Args:
-        dataset (Dataset): Map-style.
+        dataset (Dataset): Map-style, without a ``__getitems__`` of its own.
         sampler (dict): The other sampler, without ``dataset``.
         seed (int, optional): Also that of the other sampler, unless it has its own. None draws one and shares it among
             the ranks; fix it to make a resumed run see the same samples.
@@ -74,6 +79,8 @@ class ReplaySampler(Sampler):
         self.position = 0
         if hasattr(self.sampler, 'skip'):  # by which the loops of newer mmengine releases know that they may call it
             self.skip = self._skip
+        if hasattr(self.sampler, 'set_epoch'):
+            self.set_epoch = self._set_epoch
         dataset.__getitems__ = SeededFetch(dataset)
 
     def __iter__(self) -> Iterator[Draw]:
@@ -89,9 +96,10 @@ class ReplaySampler(Sampler):
         self.sampler.skip(num_samples)
         self.position = num_samples
 
-    def set_epoch(self, epoch: int) -> None:
-        """Tells the other sampler."""
+    def _set_epoch(self, epoch: int) -> None:
+        """Moves to the start of an epoch."""
         self.sampler.set_epoch(epoch)
+        self.position = epoch * len(self.sampler)
 
     def __len__(self) -> int:
         """That of the other sampler."""

@@ -1,4 +1,5 @@
 """The folder that users copy: every file of it trains on three labeled images of two classes."""
+import re
 import shutil
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from mmseg_semi.registry import DATASETS
 
 ROOT = Path(__file__).resolve().parents[2]
 METHODS = sorted(path.stem for path in (ROOT / 'configs/own_data').glob('*.py') if path.stem != 'data')
+EXACT = re.search(r'`exact.py` beside it:\n\n```python\n(.*?)```', (ROOT / 'docs/own_data.md').read_text(), re.S)[1]
 
 
 @pytest.fixture
@@ -20,6 +22,7 @@ def mine(tmp_path):
     """A copy of the configs with root, sizes and steps edited, and a few images; returns the folder of the copy."""
     shutil.copytree(ROOT / 'configs/_base_', tmp_path / 'configs/_base_')
     shutil.copytree(ROOT / 'configs/own_data', tmp_path / 'configs/mine')
+    (tmp_path / 'configs/mine/exact.py').write_text(EXACT)
     data = tmp_path / 'configs/mine/data.py'
     text = data.read_text()
     for old, new in (("'data/mine'", repr(str(tmp_path / 'data'))), ('(512, 512), (320, 320)', '(64, 64), (64, 64)'),
@@ -77,7 +80,7 @@ def test_settings_arrive(mine):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('name', METHODS)
+@pytest.mark.parametrize('name', [*METHODS, 'exact'])
 def test_trains(mine, name):
     cfg = load(mine / f'{name}.py')
     cfg.experiment_name = f'own_data_{name}'

@@ -54,7 +54,8 @@ def main() -> None:
             source[i % len(source)]
             milliseconds.append(1000 * (time.perf_counter() - start))
     labeled, unlabeled = (statistics.median(column) for column in times)
-    counts = cfg.train_dataloader.sampler.counts
+    sampler = cfg.train_dataloader.sampler
+    counts = sampler.get('sampler', sampler).counts  # a ReplaySampler's own
     result = dict(
         labeled_ms=round(labeled, 3),
         unlabeled_ms=round(unlabeled, 3),

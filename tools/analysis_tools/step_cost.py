@@ -75,7 +75,9 @@ def random_batch(cfg: Config) -> dict:
     classes = cfg.model.decode_head.num_classes
     guided = cfg.model.data_preprocessor.type == 'GuidedSegDataPreProcessor'
     groups = {}
-    for name, count in zip(('labeled', 'unlabeled'), cfg.train_dataloader.sampler.counts, strict=True):
+    sampler = cfg.train_dataloader.sampler
+    sampler = sampler.get('sampler', sampler)  # a ReplaySampler's own
+    for name, count in zip(('labeled', 'unlabeled'), sampler.counts, strict=True):
         samples = []
         for i in range(count):
             sample = SegDataSample(metainfo=dict(img_shape=(height, width), ori_shape=(height, width)))

@@ -4,7 +4,7 @@ from typing import Optional
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from mmseg_semi.datasets.replay import seed_all
+from mmseg_semi.datasets.replay import STEP, seed_all
 from mmseg_semi.registry import HOOKS
 
 
@@ -21,4 +21,4 @@ class ReplayHook(Hook):
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Optional[dict] = None) -> None:
         """Seeds."""
-        seed_all(runner.seed, runner.rank, runner.iter)
+        seed_all(STEP, runner.seed, runner.rank, runner.iter)

@@ -81,8 +81,8 @@ class ResumeValidationHook(Hook):
 class TrainStage(Stage):
     """One mmengine run of a full config; resumed from its last checkpoint when it was stopped.
 
-    Random numbers depend on seed, rank and iteration alone, so that on a CPU a resumed run ends with the weights of one
-    that was never stopped, for any number of workers.
+    Random numbers depend on ``randomness.seed``, rank and iteration alone, so that with a seed, on a CPU, a resumed run
+    ends with the weights of one that was never stopped, for any number of workers.
 
     Artifacts: ``config``, the config as it ran; ``last``; ``best``, by ``save_best``, or the last one if validation
     never found a best; ``at_0``, ``at_1``, ... for ``export``.
@@ -183,7 +183,8 @@ class TrainStage(Stage):
         files = {iteration: path.name for iteration, path in zip(self.exports, outputs.values(), strict=True)}
         cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(type='ExportCheckpointHook', files=files),
                             dict(type='ResumeValidationHook'), dict(type='ReplayHook')]
-        cfg.train_dataloader.sampler = dict(type='ReplaySampler', sampler=cfg.train_dataloader.sampler)
+        if cfg.train_dataloader.sampler.type != 'ReplaySampler':
+            cfg.train_dataloader.sampler = dict(type='ReplaySampler', sampler=cfg.train_dataloader.sampler)
         runner = Runner.from_cfg(cfg)
         runner.train()
         outputs['last'] = usable_checkpoint(self.folder)

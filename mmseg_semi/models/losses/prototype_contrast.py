@@ -179,7 +179,8 @@ def prototype_info_nce(features: Tensor,
 
     Divisor: K; a class without hard pixels counts in K and adds 0. The gradient flows through the anchors only. All
     arithmetic is float32 at least, also under autocast. Nothing is read on the host, and every shape is fixed. Memory
-    beside the gradient of ``features``: one block of negatives (128 MiB, on CPUs 4 MiB) and 8 C Q N bytes of draws.
+    beside the gradient of ``features``: one block of negatives (128 MiB, on CPUs 4 MiB), 8 C Q N bytes of draws and
+    about ten MiB for those that are being read.
 
     Args:
         features (Tensor): [M, D] raw representations of all pixels.
