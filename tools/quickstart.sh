@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Sets up an environment, then runs something in it; a second call finds the environment ready
 # (that of test-wheel is a new one each time, and goes when all is well).
-#     bash tools/quickstart.sh [demo|test|lint|api|setup|test-openmmlab|test-wheel]      (default: demo)
-# PYTHON chooses the interpreter (3.10 to 3.13). Everything lands in .venv (test-openmmlab, test-wheel: in .venv-openmmlab,
-# .venv-wheel).
+#     bash tools/quickstart.sh [demo|test|lint|api|setup|setup-openmmlab|test-openmmlab|test-wheel]      (default: demo)
+# PYTHON chooses the interpreter (3.10 to 3.13). Everything lands in .venv (setup-openmmlab, test-openmmlab: in
+# .venv-openmmlab; test-wheel: in .venv-wheel).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export PIP_DISABLE_PIP_VERSION_CHECK=1
@@ -140,7 +140,7 @@ case $TASK in
         make_venv .venv
         once .venv install_default
         ;;
-    test-openmmlab)
+    setup-openmmlab | test-openmmlab)
         make_venv .venv-openmmlab
         once .venv-openmmlab install_openmmlab
         ;;
@@ -151,7 +151,7 @@ case $TASK in
         ;;
     *)
         STEP="reading the command line"
-        echo "usage: bash tools/quickstart.sh [demo|test|lint|api|setup|test-openmmlab|test-wheel], not '$TASK'" >&2
+        echo "usage: bash tools/quickstart.sh [demo|test|lint|api|setup|setup-openmmlab|test-openmmlab|test-wheel], not '$TASK'" >&2
         exit 2
         ;;
 esac
