@@ -11,6 +11,5 @@ from .teacher_behind_hook import TeacherBehindHook
 
 __all__ = [
     'ChannelsLastHook', 'EMATeacherHook', 'FiniteLossHook', 'FrozenTeacherHook', 'GuideShareHook', 'GuideTableHook',
-    'KeptShareHook', 'PartitionHook', 'PrototypeInitHook', 'ReplayHook',
-    'TeacherBehindHook'
+    'KeptShareHook', 'PartitionHook', 'PrototypeInitHook', 'ReplayHook', 'TeacherBehindHook'
 ]

@@ -1,4 +1,9 @@
 """Tiny data for plans."""
+import os
+import random
+import signal
+import time
+
 import cv2
 import numpy as np
 import pytest
@@ -19,3 +24,23 @@ def data_root(tmp_path):
                     path.parent.mkdir(parents=True, exist_ok=True)
                     cv2.imwrite(str(path), content)
     return root
+
+
+@pytest.fixture
+def kill_in_each():
+    """Function that starts a plan and kills it (-9) at a random moment, once per stage; returns the killed stages."""
+
+    def kill(begin, folder, stages, longest):
+        rng, killed = random.Random(0), []
+        for stage in stages:
+            process = begin()
+            while process.is_alive() and not (folder / stage).exists():
+                time.sleep(0.001)
+            time.sleep(rng.uniform(0, longest))
+            if process.is_alive():
+                killed.append(stage)
+                os.kill(process.pid, signal.SIGKILL)
+            process.join(60)
+        return killed
+
+    return kill

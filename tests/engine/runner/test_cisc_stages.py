@@ -2,10 +2,6 @@
 import copy
 import json
 import multiprocessing
-import os
-import random
-import signal
-import time
 from pathlib import Path
 
 import cv2
@@ -350,7 +346,7 @@ def begin(plan):
 
 
 @pytest.mark.slow
-def test_killed_in_every_stage_it_ends_the_same(make_plan, network, tmp_path):
+def test_killed_in_every_stage_it_ends_the_same(make_plan, network, kill_in_each, tmp_path):
     """kill -9 at a random moment of each stage: same lists, same masks byte for byte, same weights.
 
     Crops, flips, guides, dropout and strong views are random, and the killed runs read with a worker.
@@ -360,16 +356,8 @@ def test_killed_in_every_stage_it_ends_the_same(make_plan, network, tmp_path):
     whole, killed = run(make_plan('whole', **length)), tmp_path / 'killed'
     plan = make_plan('killed', **length)
     plan.train_dataloader.update(num_workers=1, persistent_workers=True)
-    rng, kills = random.Random(0), []
-    for stage in ('01_index', '02_sup', '03_label_all', '04_select', '05_re1', '06_label_unreliable', '07_re2'):
-        process = begin(plan)
-        while process.is_alive() and not (killed / stage).exists():
-            time.sleep(0.001)
-        time.sleep(rng.uniform(0, 0.5))
-        if process.is_alive():
-            kills.append(stage)
-            os.kill(process.pid, signal.SIGKILL)
-        process.join(60)
+    stages = ('01_index', '02_sup', '03_label_all', '04_select', '05_re1', '06_label_unreliable', '07_re2')
+    kills = kill_in_each(lambda: begin(plan), killed, stages, 0.5)
     process = begin(plan)
     process.join(120)
     assert process.exitcode == 0 and len(kills) >= 4

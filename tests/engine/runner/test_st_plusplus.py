@@ -2,7 +2,6 @@
 import json
 import multiprocessing
 import os
-import random
 import runpy
 import shutil
 import signal
@@ -257,19 +256,11 @@ def test_two_ranks_make_the_same_lists_and_masks(make_plan, tmp_path):
 
 
 @pytest.mark.slow
-def test_killed_in_every_stage_it_ends_the_same(make_plan, tmp_path):
+def test_killed_in_every_stage_it_ends_the_same(make_plan, kill_in_each, tmp_path):
     """kill -9 at a random moment of each stage: the same lists, the same masks byte for byte, the same weights."""
     whole = train(make_plan('whole', epochs=6))
-    rng, kills, killed = random.Random(0), [], tmp_path / 'killed'
-    for stage in STAGES:
-        process = fork(train, make_plan('killed', epochs=6))
-        while process.is_alive() and not (killed / stage).exists():
-            time.sleep(0.001)
-        time.sleep(rng.uniform(0, 0.4))
-        if process.is_alive():
-            kills.append(stage)
-            os.kill(process.pid, signal.SIGKILL)
-        process.join(60)
+    killed = tmp_path / 'killed'
+    kills = kill_in_each(lambda: fork(train, make_plan('killed', epochs=6)), killed, STAGES, 0.4)
     process = fork(train, make_plan('killed', epochs=6))
     process.join(120)
     assert process.exitcode == 0 and len(kills) >= 3
