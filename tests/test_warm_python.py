@@ -65,6 +65,11 @@ def test_signals_arrive(number):
     assert not os.path.exists(f'/proc/{pid}')
 
 
+def test_a_sitecustomize_is_imported(tmp_path):
+    (tmp_path / 'sitecustomize.py').write_text('print("hello")')
+    assert call('-c', WARM, env={'PYTHONPATH': str(tmp_path)}).stdout == 'hello\nFalse\n'
+
+
 @pytest.mark.parametrize('case', [
     dict(env={'OMP_NUM_THREADS': '2'}), dict(env={'MALLOC_ARENA_MAX': '1'}), dict(env={'WARM_PYTHON_SOCKET': '/gone'}),
     dict(start_new_session=True)])

@@ -68,8 +68,10 @@ def possible() -> bool:
 
 
 def at_start(environment: dict) -> dict:
-    """The variables that a fork would not see."""
-    return {name: value for name, value in environment.items() if AT_START.match(name)}
+    """The variables that a fork would not see, and the sitecustomize modules that they bring."""
+    seen = {name: value for name, value in environment.items() if AT_START.match(name)}
+    modules = [f'{folder}/sitecustomize.py' for folder in environment.get('PYTHONPATH', '').split(os.pathsep)]
+    return seen | {module: '' for module in modules if os.path.isfile(module)}
 
 
 def script_of(words: List[str]) -> Optional[int]:

@@ -122,6 +122,7 @@ def main() -> int:
     try:
         try:
             job, sources = prepare(args)
+            job.protect(sources)
         except (ValueError, TypeError, KeyError, FileNotFoundError) as error:
             print(f'error: {" ".join(str(error).split())}', file=sys.stderr)
             return 2
@@ -129,10 +130,6 @@ def main() -> int:
     except KeyboardInterrupt:
         print('\ninterrupted; the same command continues', file=sys.stderr)
         return 130
-    except torch.cuda.OutOfMemoryError:
-        print(f'\nerror: the GPU memory is too small for --batch-size {args.batch_size}; the same command with a '
-              'smaller one, or with --device cpu, continues', file=sys.stderr)
-        return 1
     except OSError as error:  # such as a full disk
         print(f'\nerror: {error}; the same command continues', file=sys.stderr)
         return 1

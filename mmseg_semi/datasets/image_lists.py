@@ -22,7 +22,7 @@ def strip_suffix(name: str, suffixes: Sequence[str]) -> str:
     return name[:len(name) - length].replace(os.sep, '/')
 
 
-def walk(folder: str, suffixes: Sequence[str]) -> List[str]:
+def walk(folder: str, suffixes: Sequence[str], leave_out: Sequence[str] = ()) -> List[str]:
     """Names of all files below a folder that end in one of ``suffixes``, at every depth.
 
     Hidden files and folders are left out. Links are followed, each folder is entered once: links that lead back up do
@@ -31,6 +31,7 @@ def walk(folder: str, suffixes: Sequence[str]) -> List[str]:
     Args:
         folder (str): Where to look.
         suffixes (Sequence[str]): In lower case; the files' case does not matter.
+        leave_out (Sequence[str]): Absolute paths of folders that are not searched.
 
     Returns:
         list[str]: Relative to ``folder``, sorted.
@@ -50,7 +51,7 @@ def walk(folder: str, suffixes: Sequence[str]) -> List[str]:
         path = osp.join(folder, here) if here else folder
         try:
             stat = os.stat(path)
-            if (stat.st_dev, stat.st_ino) in entered:
+            if (stat.st_dev, stat.st_ino) in entered or osp.abspath(path) in leave_out:
                 continue
             entered.add((stat.st_dev, stat.st_ino))
             with os.scandir(path) as entries:

@@ -178,6 +178,62 @@ def test_results_inside_the_folder_are_not_read_again(predict):
     assert '5 were up to date' in predict(images=['in/**/*.*g'], out='in/out')[1]
 
 
+def test_masks_that_somebody_drew_are_not_overwritten(predict):
+    Path('data/images').mkdir(parents=True)
+    Path('data/masks').mkdir()
+    Image.open('in/2.png').save('data/images/a.png')
+    Image.new('L', (33, 33), 3).save('data/masks/a.png')
+    status, _, errors = predict('--overwrite', images=['data/images'], out='data')
+    assert status == 2 and 'data/masks/a.png was not written by this tool' in errors and '--out' in errors
+    assert np.array(Image.open('data/masks/a.png')).min() == 3
+
+
+def test_results_of_another_image_are_not_overwritten(predict):
+    assert predict(images=['in/a'])[0] == 0
+    os.utime('in/b/0.png', ns=(Path('in/a/0.png').stat().st_atime_ns, Path('in/a/0.png').stat().st_mtime_ns))
+    before = Path('out/masks/0.png').read_bytes()
+    status, _, errors = predict(images=['in/b'])
+    assert status == 2 and Path('out/masks/0.png').read_bytes() == before
+    assert f'out/masks/0.png is the result of {Path("in/a/0.png").resolve()}' in errors
+    Path('in').rename('moved')  # the same images at another place are made again
+    status, printed, _ = predict(images=['moved/a'])
+    assert status == 0 and '1 masks made' in printed
+
+
+def test_a_video_does_not_overwrite_the_frames_of_another(predict):
+    for folder in ('one', 'two'):
+        Path(folder).mkdir()
+        write_video(f'{folder}/drive.mp4')
+    assert predict(images=['one/drive.mp4'])[0] == 0
+    status, _, errors = predict(images=['two/drive.mp4'])
+    assert status == 2 and 'out/masks/drive.mp4/000000.png is the result of ' in errors
+
+
+def test_a_confidence_map_is_of_the_same_network_as_its_mask(predict):
+    predict('--confidence', '--network', 'teacher')
+    predict('--network', 'student')
+    assert '0 were up to date' in predict('--network', 'student', '--confidence')[1]
+    assert '5 were up to date' in predict('--network', 'student', '--confidence')[1]
+    teacher, student = (predict('--network', name, '--confidence', out=name) and cv2.imread(
+        f'{name}/confidence/2.png', cv2.IMREAD_UNCHANGED) for name in ('teacher', 'student'))
+    found = cv2.imread('out/confidence/2.png', cv2.IMREAD_UNCHANGED)
+    assert (found == student).all() and (found != teacher).any()
+
+
+def test_links_and_names_of_any_kind(predict, monkeypatch):
+    Path('in/up').symlink_to('..')  # leads back to the folder that holds this one
+    os.rename(b'in/3.png', b'in/caf\xe9.png')  # Latin-1, no UTF-8
+    status, printed, _ = predict(images=['in'])
+    assert status == 0 and '5 masks made' in printed
+    assert '5 were up to date' in predict(images=['in'])[1]
+    assert b'\ncaf\xe9.png,sky,' in Path('out/areas.csv').read_bytes()
+
+
+def test_masks_of_any_size_are_read_again(predict, monkeypatch):
+    from prediction import outputs
+    assert outputs.Image.MAX_IMAGE_PIXELS is None
+
+
 def test_an_unreadable_image_is_named_and_the_others_go_on(predict):
     Path('in/broken.jpg').write_text('no image')
     Path('in/broken.mp4').write_text('no video')
@@ -235,11 +291,29 @@ def test_a_video_fails_with_its_first_wrong_frame(predict, tool, monkeypatch):
     assert files('out/masks') == [*(f'drive.mp4/00000{i}.png' for i in range(3)), 'in/2.png']
 
 
-def test_too_little_gpu_memory_ends_the_run(predict, tool, monkeypatch):
-    sizes = network_fails(tool, monkeypatch, lambda image: True, torch.cuda.OutOfMemoryError())
-    status, _, errors = predict('--batch-size', '2')
-    assert status == 1 and sizes == [2]
-    assert errors.splitlines()[-1].startswith('error: the GPU memory is too small for --batch-size 2')
+def test_too_little_gpu_memory_makes_batches_smaller(predict, tool, monkeypatch):
+    real = tool.Predictor.predict
+
+    def fits_two(self, pictures):
+        if len(pictures) > 2:
+            raise torch.cuda.OutOfMemoryError()
+        return real(self, pictures)
+
+    for name in ('4.png', '5.png', '6.png'):
+        cv2.imwrite(f'in/{name}', np.zeros((33, 33, 3), np.uint8))
+    monkeypatch.setattr(tool.Predictor, 'predict', fits_two)
+    status, printed, errors = predict('--batch-size', '4')
+    assert status == 0 and '8 masks made' in printed
+    assert errors.count('too small for 4 pictures at a time; on with 2') == 1
+
+
+def test_an_image_that_never_fits_does_not_stop_the_others(predict, tool, monkeypatch):
+    network_fails(tool, monkeypatch, lambda image: image.shape[:2] == (29, 41), torch.cuda.OutOfMemoryError())
+    for _ in range(2):
+        status, printed, errors = predict('--batch-size', '1')
+        assert status == 1 and '1 files failed' in printed and '--device cpu' in errors.splitlines()[-1]
+        assert errors.splitlines()[-1].split(': ')[1].endswith('in/b/1.jpg')
+    assert '4 were up to date' in printed and 'a/0.png' in Path('out/areas.csv').read_text()
 
 
 def test_a_video_gives_a_mask_per_frame_and_an_overlay_video(predict):
@@ -387,15 +461,82 @@ def test_class_names_that_nobody_gives_are_asked_for(predict):
         'names the classes; add them to the config')
 
 
-def test_a_plain_segmentor_has_no_student(predict, tiny_cfg):
-    cfg = Config.fromfile('config.py')
+def plain(cfg, **head):
+    """The project's config as one of mmseg's own segmentor; leaves an untrained checkpoint of it."""
     keep = ('backbone', 'decode_head', 'test_cfg')
     cfg.model = dict({key: cfg.model[key] for key in keep}, type='EncoderDecoder', data_preprocessor=dict(
         type='SegDataPreProcessor', mean=[127.] * 3, std=[64.] * 3, bgr_to_rgb=True))
+    cfg.model.decode_head.update(head)
     cfg.dump('config.py')
+    model = MODELS.build(cfg.model)
+    torch.save(dict(state_dict=model.state_dict()), 'net.pth')
+    return model
+
+
+def test_a_plain_segmentor_has_no_student(predict):
+    plain(Config.fromfile('config.py'))
     assert predict()[0] == 0
     status, _, errors = predict('--network', 'student')
     assert status == 2 and '--network student: EncoderDecoder is a single network' in errors
+
+
+def test_a_head_of_one_channel(predict):
+    cfg = Config.fromfile('config.py')
+    cfg.test_dataloader.dataset.metainfo = dict(classes=('ground', 'crop'), palette=PALETTE[:2])
+    model = plain(cfg, num_classes=2, out_channels=1, threshold=0.5,
+                  loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=True))
+    model.decode_head.conv_seg.weight.data.mul_(100)
+    torch.save(dict(state_dict=model.state_dict()), 'net.pth')
+    assert predict('--confidence', images=['in/2.png'])[0] == 0
+    confidence = cv2.imread('out/confidence/2.png', cv2.IMREAD_UNCHANGED)
+    assert confidence.min() >= 127 and confidence.max() > 200  # of the class that is shown, so at least a half
+
+
+def test_a_cascade(predict):
+    cfg = Config.fromfile('config.py')
+    head = cfg.model.decode_head
+    cfg.model = dict({key: cfg.model[key] for key in ('backbone', 'test_cfg')}, type='CascadeEncoderDecoder',
+                     num_stages=2, decode_head=[head, dict(
+                         head, type='OCRHead', ocr_channels=8, channels=16, dropout_ratio=0)],
+                     data_preprocessor=dict(type='SegDataPreProcessor', mean=[127.] * 3, std=[64.] * 3))
+    for key in ('num_convs', 'concat_input'):
+        cfg.model.decode_head[1].pop(key, None)
+    cfg.dump('config.py')
+    torch.save(dict(state_dict=MODELS.build(cfg.model).state_dict()), 'net.pth')
+    status, printed, errors = predict()
+    assert status == 0 and '5 masks made' in printed, errors
+
+
+def test_names_with_scope_and_absent_loaders(predict):
+    cfg = Config.fromfile('config.py')
+    cfg.test_pipeline = [dict(type='LoadImageFromFile'), dict(type='mmseg.LoadAnnotations'), dict(type='PackSegInputs')]
+    cfg.test_dataloader = None
+    cfg.dump('config.py')
+    content = torch.load('net.pth', weights_only=True)
+    torch.save(dict(content, meta=dict(dataset_meta=dict(classes=CLASSES, palette=PALETTE))), 'net.pth')
+    assert predict()[0] == 0
+
+
+def test_a_fourth_channel_is_not_shown(predict):
+    cfg = Config.fromfile('config.py')
+    cfg.test_dataloader.dataset.pipeline[0].update(color_type='unchanged')
+    cfg.model.backbone.in_channels = 4
+    cfg.model.data_preprocessor.update(mean=[127.] * 4, std=[64.] * 4, bgr_to_rgb=False)
+    cfg.dump('config.py')
+    torch.save(dict(state_dict=MODELS.build(cfg.model).state_dict()), 'net.pth')
+    pixels = np.array(Image.open('in/2.png'))
+    Image.fromarray(np.dstack([pixels, pixels[..., 0]])).save('four.png')
+    status, _, errors = predict('--opacity', '0', images=['four.png'])
+    assert status == 0, errors
+    assert abs(np.array(Image.open('out/overlays/four.jpg')).astype(float) - pixels).mean() < 12
+
+
+def test_a_config_without_the_teacher_of_its_checkpoint_is_told(predict):
+    content = Path('net.pth').read_bytes()
+    plain(Config.fromfile('config.py'))
+    Path('net.pth').write_bytes(content)
+    status, printed, _ = predict()
+    assert status == 0 and 'net.pth holds a teacher, too, but config.py has none: its student predicts' in printed
 
 
 @pytest.mark.slow

@@ -3,9 +3,9 @@ import glob
 import os
 from collections import Counter
 from pathlib import Path
-from typing import Iterator, List, NamedTuple, Sequence
+from typing import List, NamedTuple, Sequence
 
-from mmseg_semi.datasets.unlabeled import IMG_SUFFIXES
+from mmseg_semi.datasets.image_lists import IMG_SUFFIXES, walk
 
 VIDEO_SUFFIXES = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg')
 
@@ -101,19 +101,15 @@ def _expand(pattern: str, skipped: Sequence[str], kinds: Kinds) -> List[str]:
 
 
 def _scan(folder: str, skipped: Sequence[str], kinds: Kinds) -> List[str]:
-    found = sorted(_walk(folder, skipped, kinds.images))
+    found = _walk(folder, skipped, kinds.images)
     if not found:
         raise ValueError(f'{folder} holds no image ({" ".join(kinds.images)})' + (
             f"; videos of a folder are named by a glob: '{os.path.join(folder, '*.mp4')}'" if kinds.videos else ''))
     return found
 
 
-def _walk(folder: str, skipped: Sequence[str], suffixes: Sequence[str]) -> Iterator[str]:
-    for here, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = [f for f in folders
-                      if not f.startswith('.') and os.path.abspath(os.path.join(here, f)) not in skipped]
-        yield from (os.path.join(here, f) for f in files
-                    if f.lower().endswith(tuple(suffixes)) and not f.startswith('.'))
+def _walk(folder: str, skipped: Sequence[str], suffixes: Sequence[str]) -> List[str]:
+    return [os.path.join(folder, name) for name in walk(folder, suffixes, skipped)]
 
 
 def _named(paths: List[Path], root: Path) -> List[Source]:

@@ -48,12 +48,18 @@ class Job:
         self._waiting: Dict[tuple, List[Waiting]] = defaultdict(list)
         self._bar: Optional[ProgressBar] = None
 
-    def run(self, sources: Sequence[Source]) -> None:
-        """Predicts what is not there yet and writes the table of areas.
+    def protect(self, sources: Sequence[Source]) -> None:
+        """Makes sure that nothing but results of these sources will be overwritten.
 
         Raises:
-            torch.cuda.OutOfMemoryError: If a batch needs more memory than the GPU has.
+            ValueError: If a mask lies where one of theirs belongs.
         """
+        for source in sources:
+            for key in self._frame_keys(source) if source.is_video else [source.key]:
+                self.output.refuse_foreign(key, source.path)
+
+    def run(self, sources: Sequence[Source]) -> None:
+        """Predicts what is not there yet and writes the table of areas."""
         self._bar = ProgressBar(sum(count_frames(s.path) or 1 if s.is_video else 1 for s in sources))
         for source in sources:
             try:
@@ -75,16 +81,21 @@ class Job:
             return False
         out, stamp = self.output, self.output.stamp(source.path)
         if not source.is_video:
-            if not (out.has(source.key, stamp) and (out.overlays / f'{source.key}.jpg').is_file()):
+            if not (out.has(source.key, stamp, source.path) and (out.overlays / f'{source.key}.jpg').is_file()):
                 return False
             self._known(source.name, source.key)
             return True
-        keys = sorted(f'{source.key}/{path.stem}' for path in (out.masks / source.key).glob(FRAMES))
-        if not (keys and self._overlay_video(source).is_file() and all(out.has(key, stamp) for key in keys)):
+        keys = self._frame_keys(source)
+        if not (keys and self._overlay_video(source).is_file()
+                and all(out.has(key, stamp, source.path) for key in keys)):
             return False
         for key in keys:
             self._known(f'{source.name}/{key.rpartition("/")[2]}', key)
         return True
+
+    def _frame_keys(self, source: Source) -> List[str]:
+        """Of the masks of a video that are there."""
+        return sorted(f'{source.key}/{path.stem}' for path in (self.output.masks / source.key).glob(FRAMES))
 
     def _known(self, name: str, key: str) -> None:
         self.areas[name] = self.output.count(self.output.read_mask(key))
@@ -101,7 +112,7 @@ class Job:
         overlay.unlink(missing_ok=True)
         for last, frame in frames(source.path):
             name, key = f'{source.name}/{last:06d}', f'{source.key}/{last:06d}'
-            if not self.overwrite and self.output.has(key, stamp):
+            if not self.overwrite and self.output.has(key, stamp, source.path):
                 self._known(name, key)
                 continue
             self._add(Waiting(source.path, name, key, stamp, self.predictor.read(frame), overlay=False))
@@ -128,7 +139,7 @@ class Job:
         """Keeps a picture until its batch is full; few sizes wait at a time, so memory stays bounded."""
         batch = self._waiting[tuple(item.picture.inputs.shape)]
         batch.append(item)
-        if len(batch) == self.batch_size:
+        if len(batch) >= self.batch_size:
             self._predict(batch)
         elif sum(map(len, self._waiting.values())) >= 4 * self.batch_size:
             self._flush()
@@ -143,7 +154,7 @@ class Job:
         batch.clear()  # first, so that nothing is tried again on the way out
         for item, result in self._results(items):
             image = item.picture.image if item.overlay else None
-            self.output.save(item.key, item.stamp, result.mask, result.confidence, image)
+            self.output.save(item.key, item.stamp, item.path, result.mask, result.confidence, image)
             self.areas[item.name] = self.output.count(result.mask)
             self.counts['made'] += 1
             self._bar.update()
@@ -152,19 +163,31 @@ class Job:
         """What the network says; if it fails on several, each is tried alone, so that only the culprit fails."""
         try:
             results = self.predictor.predict([item.picture for item in items])
-        except torch.cuda.OutOfMemoryError:
-            raise  # the batch is too large, the pictures are well
         except Exception as error:  # a network raises whatever its parts do
-            if len(items) > 1:
-                for item in items:
-                    yield from self._results([item])
-            else:
-                self._refused(items[0], error)
+            reason = f'the network fails: {type(error).__name__}: {error}'
+            if isinstance(error, torch.cuda.OutOfMemoryError):
+                reason = self._too_large(len(items))
+        else:
+            yield from zip(items, results, strict=True)
             return
-        yield from zip(items, results, strict=True)
+        # Behind the handler, whose exception holds what the network had on the GPU.
+        if len(items) > 1:
+            for item in items:
+                yield from self._results([item])
+        else:
+            self._refused(items[0], reason)
 
-    def _refused(self, item: Waiting, error: Exception) -> None:
-        reason = shorten(f'the network fails: {type(error).__name__}: {error}', 300)
+    def _too_large(self, count: int) -> str:
+        """The GPU cannot hold so many pictures of one size at a time: fewer from now on."""
+        if 1 < count <= self.batch_size:
+            self.batch_size = count // 2
+            print(f'\nthe GPU memory is too small for {count} pictures at a time; on with {self.batch_size}',
+                  file=sys.stderr, flush=True)
+        return ('the GPU memory is too small for it; give --device cpu, or predict by windows: --cfg-options '
+                'model.test_cfg.mode=slide model.test_cfg.crop_size=512,512 model.test_cfg.stride=341,341')
+
+    def _refused(self, item: Waiting, reason: str) -> None:
+        reason = shorten(reason, 300)
         if not item.overlay:
             reason = f'frame {int(item.key.rpartition("/")[2])}: {reason}'
         if not self.counts['refused']:

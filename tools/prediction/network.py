@@ -74,10 +74,14 @@ class Predictor:
         self.pipeline = test_pipeline(cfg)
         self.model = _build(cfg)
         self.network = _choose(self.model, network)
-        _fill(self.model, content.get('state_dict', content), f'{checkpoint} does not fit {cfg.filename}')
+        state = content.get('state_dict', content)
+        _fill(self.model, state, f'{checkpoint} does not fit {cfg.filename}')
         meta = (content.get('meta') or {}).get('dataset_meta') or {}
         self.classes, self.palette, self.note = _classes_and_colors(meta, cfg, checkpoint)
-        outputs = max(2, self.model.decode_head.num_classes)
+        if self.network == 'model' and any('teacher.' in name for name in state):
+            self.note = (f'{checkpoint} holds a teacher, too, but {cfg.filename} has none: its student predicts; give '
+                         f'the config of its training for the teacher\n{self.note}').rstrip()
+        outputs = max(2, self.model.num_classes)
         if not len(self.classes) == len(self.palette) == outputs or outputs > 256:
             raise ValueError(f'{checkpoint}: {len(self.classes)} class names and {len(self.palette)} colors for a '
                              f'network of {outputs} classes; expected as many of each, 256 at most')
@@ -122,9 +126,8 @@ class Predictor:
     @staticmethod
     def _result(sample) -> Prediction:
         mask, logits = sample.pred_sem_seg.data[0], sample.seg_logits.data.float()
-        if len(logits) == 1:  # one logit for two classes
-            probability = logits.sigmoid()[0]
-            confidence = torch.where(mask > 0, probability, 1 - probability)
+        if len(logits) == 1:  # one output for two classes, of which mmseg leaves the probability, no logit
+            confidence = torch.where(mask > 0, logits[0], 1 - logits[0])
         else:
             confidence = logits.softmax(dim=0).amax(dim=0)
         return Prediction(mask.to(torch.uint8).cpu().numpy(), (confidence * 255).round().to(torch.uint8).cpu().numpy())
@@ -133,22 +136,27 @@ class Predictor:
 def shown(image: np.ndarray, bands: bool) -> np.ndarray:
     """A picture of a loaded image, [H, W, 3] BGR or [H, W] uint8: of bands, the first three as RGB, or the first.
 
+    A transparency is left out.
+
     Args:
         image (ndarray): [H, W] or [H, W, N], 0..255. Not changed: transforms may write into it afterwards.
         bands (bool): Whether ``LoadBands`` loaded it, which leaves them in the order of the file.
     """
     if bands:
         image = image[..., 2::-1] if image.shape[2] > 2 else image[..., 0]
+    elif image.ndim == 3:
+        image = image[..., :3] if image.shape[2] > 2 else image[..., 0]
     return image.astype(np.uint8)
 
 
 def loads_bands(pipeline: Sequence[dict]) -> bool:
     """Whether a pipeline begins with ``LoadBands``."""
-    return bool(pipeline) and _name(pipeline[0]).endswith('LoadBands')
+    return bool(pipeline) and _name(pipeline[0]) == 'LoadBands'
 
 
 def _name(step: dict) -> str:
-    return getattr(step['type'], '__name__', str(step['type']))
+    """The transform's class, which configs may give itself or by a name with its scope."""
+    return getattr(step['type'], '__name__', str(step['type'])).rpartition('.')[2]
 
 
 def test_pipeline(cfg: Config) -> List[dict]:
@@ -160,9 +168,9 @@ def test_pipeline(cfg: Config) -> List[dict]:
     if 'model' not in cfg or 'test_dataloader' not in cfg and 'test_pipeline' not in cfg:
         raise ValueError(f'{cfg.filename} has no model and test_dataloader; expected the config that '
                          'tools/train.py was given (for self-training, that of a stage)')
-    dataset = cfg.get('test_dataloader', {}).get('dataset', {})
+    dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
     steps = dataset.get('pipeline') or cfg.get('test_pipeline') or []
-    steps = [step for step in steps if step['type'] not in ('LoadAnnotations', 'CheckSegMap')]
+    steps = [step for step in steps if _name(step) not in ('LoadAnnotations', 'CheckSegMap')]
     if not loads_bands(steps) and not (steps and 'LoadImage' in _name(steps[0])):
         raise ValueError(f'{cfg.filename}: test_dataloader.dataset.pipeline must begin with LoadImageFromFile or '
                          f'LoadBands, found {[_name(step) for step in steps]}')
@@ -267,7 +275,7 @@ def _classes_and_colors(meta: dict, cfg: Config, checkpoint: str) -> Tuple[tuple
 
 def _dataset_meta(cfg: Config) -> dict:
     """Metainfo of the test dataset, whose files need not be there; empty if the config has none."""
-    dataset = cfg.get('test_dataloader', {}).get('dataset')
+    dataset = (cfg.get('test_dataloader') or {}).get('dataset')
     if not dataset:
         return {}
     try:
