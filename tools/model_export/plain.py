@@ -14,7 +14,7 @@ from mmseg.datasets import BaseSegDataset
 from mmseg_semi.registry import DATASETS, METRICS
 
 from .output import staged
-from .parts import PREFIX, SEARCH, from_us, imports_of, ours, take_along, typed
+from .parts import PREFIX, SEARCH, from_us, imports_of, name_of, ours, take_along, typed
 from .source import ExportError, Source, own_images, rounding, whole_logits
 
 KEPT = ('default_scope', 'custom_imports', 'env_cfg', 'vis_backends', 'visualizer', 'log_processor', 'log_level',
@@ -159,7 +159,7 @@ def _without_checks(pipeline: list) -> list:
     """The same pipeline, test-time augmentation included, without the mask check, which changes nothing."""
     return [_without_checks(step) if isinstance(step, (list, tuple)) else
             dict(step, transforms=_without_checks(step['transforms'])) if 'transforms' in step else copy.deepcopy(step)
-            for step in pipeline if not (isinstance(step, dict) and step['type'] == 'CheckSegMap')]
+            for step in pipeline if not (isinstance(step, dict) and name_of(step['type']) == 'CheckSegMap')]
 
 
 def _dataset(node: dict, source: Source, notes: List[str]) -> dict:

@@ -1,7 +1,7 @@
 # BEiT-B/16 of mmpretrain with UPerNet. Its position bias fits one image size: crops and test windows of 512 x 512.
 _base_ = './mae_base_upernet.py'
 model = dict(
-    data_preprocessor=dict(test_cfg=dict(size=(512, 512))),  # smaller test images are padded to a whole window
+    data_preprocessor=dict(test_cfg=dict(_delete_=True, size=(512, 512))),  # small test images fill a window
     backbone=dict(
         type='mmpretrain.BEiTViT',
         init_cfg=dict(

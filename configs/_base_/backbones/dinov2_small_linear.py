@@ -2,6 +2,7 @@
 # `python tools/model_converters/dinov2.py CONFIG dinov2_vits14_pretrain.pth checkpoints/dinov2_small.pth`
 _base_ = './r50_fcn.py'
 model = dict(
+    data_preprocessor=dict(test_cfg=dict(size_divisor=14)),  # whole patches: mmseg takes the padding off again
     backbone=dict(
         _delete_=True,
         type='mmpretrain.VisionTransformer',

@@ -1,6 +1,7 @@
 # ViT-B/16 pretrained by MAE, of mmpretrain, with UPerNet on a pyramid of four blocks.
 _base_ = './r50_upernet.py'
 model = dict(
+    data_preprocessor=dict(test_cfg=dict(size_divisor=16)),  # whole patches: mmseg takes the padding off again
     backbone=dict(
         _delete_=True,
         type='mmpretrain.VisionTransformer',

@@ -125,6 +125,6 @@ class EMATeacherHook(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Restores the number of updates; a teacher without one counts as settled."""
-        if any(key.startswith('teacher.') for key in checkpoint['state_dict']):
+        if any(key.startswith('teacher.') for key in checkpoint.get('state_dict', checkpoint)):
             settled = round(1 / (1 - self.decay))
             self.updates = checkpoint.get(self._KEY, {}).get('updates', settled)

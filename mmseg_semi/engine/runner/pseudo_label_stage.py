@@ -72,6 +72,11 @@ def own_kernels(plan_cfg: Optional[dict]) -> Iterator[None]:
         torch.use_deterministic_algorithms(enforced[0], warn_only=enforced[1])
 
 
+def preprocessor_divisor(cfg: Config) -> int:
+    """What a model's preprocessor pads the sides of test images to multiples of; 1 for none."""
+    return ((cfg.model.get('data_preprocessor') or {}).get('test_cfg') or {}).get('size_divisor') or 1
+
+
 def scaled_side(side: int, scale: float, divisor: int) -> int:
     """A side at another scale, a multiple of ``divisor``."""
     return max(1, int(side * scale)) if divisor == 1 else max(1, round(side * scale / divisor)) * divisor
@@ -235,8 +240,8 @@ class PseudoLabelStage(Stage):
         dataset = DATASETS.build(self.dataset)
         model, palette = self._load(cfg)
         keys = list(image_files(dataset))
-        # What the pipeline rounds sizes to, the other scales are rounded to as well.
-        divisor = max((t.get('size_divisor', 1) for t in self.dataset['pipeline']), default=1)
+        # What the pipeline or the preprocessor rounds sizes to, the other scales are rounded to as well.
+        divisor = max([preprocessor_divisor(cfg), *(t.get('size_divisor', 1) for t in self.dataset['pipeline'])])
 
         def unchanged(entry: dict) -> bool:
             file = masks / entry['file']

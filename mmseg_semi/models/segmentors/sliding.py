@@ -34,6 +34,8 @@ def window_bounds(length: int, crop: int, stride: int, windows: str) -> Iterator
 class SlidingWindows:
     """Mixin for an ``EncoderDecoder``: two more settings of ``test_cfg`` with ``mode='slide'``.
 
+    With ``mode='whole'`` they mean nothing, as ``crop_size`` and ``stride``, so that one option turns windows off.
+
     ``slide_average`` (str): What overlapping windows average: ``'logits'`` (default; mmseg, U2PL, CPS) or ``'prob'``,
     softmax probabilities (UniMatch, UniMatch V2, AugSeg). ``slide_windows`` (str): see :func:`window_bounds`; default
     ``'shifted'``.
@@ -50,8 +52,6 @@ class SlidingWindows:
             value = cfg.get(name, known[0])
             if value not in known:
                 raise ValueError(f'test_cfg.{name} must be one of {known}, found {value!r}')
-            if name in cfg and cfg.get('mode') != 'slide':
-                raise ValueError(f"test_cfg.{name} needs test_cfg.mode='slide', found {cfg.get('mode')!r}")
         if cfg.get('mode') != 'slide':
             return
         crop, stride = cfg.get('crop_size'), cfg.get('stride')

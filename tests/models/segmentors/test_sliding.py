@@ -108,10 +108,17 @@ def test_both_networks_of_a_semi_supervised_model_slide(make_model):
     torch.testing.assert_close(model.inference(images, metas(size, 1)), expected)
 
 
+def test_one_option_turns_windows_off(make_model):
+    images, size = torch.randn(1, 3, 60, 83), (60, 83)
+    windows = make_model('SlidingEncoderDecoder', dict(SLIDE, slide_average='prob', slide_windows='cut'))
+    whole = make_model('SlidingEncoderDecoder', dict(SLIDE, slide_average='prob', slide_windows='cut', mode='whole'))
+    whole.load_state_dict(windows.state_dict())
+    torch.testing.assert_close(whole.inference(images, metas(size, 1)), windows.encode_decode(images, metas(size, 1)))
+
+
 @pytest.mark.parametrize('test_cfg, changes, message', [
     (dict(SLIDE, slide_average='mean'), {}, "slide_average must be one of .*found 'mean'"),
     (dict(SLIDE, slide_windows='ragged'), {}, "slide_windows must be one of .*found 'ragged'"),
-    (dict(mode='whole', slide_average='prob'), {}, "slide_average needs test_cfg.mode='slide', found 'whole'"),
     (dict(mode='slide', crop_size=(33, 33), stride=(22, 34)), {}, r'pixels are left out: found .*\(22, 34\)'),
     (dict(mode='slide', crop_size=(33, 33)), {}, 'needs .* a stride'),
     (dict(SLIDE, slide_average='prob'), dict(out_channels=1, num_classes=2), 'out_channels=1'),
