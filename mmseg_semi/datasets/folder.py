@@ -7,7 +7,7 @@ from mmseg.datasets import BaseSegDataset
 
 from mmseg_semi.registry import DATASETS
 
-from .image_lists import IMG_SUFFIXES, MASK_SUFFIXES, read_list, split_pair, strip_suffix, walk
+from .image_lists import IMG_SUFFIXES, MASK_SUFFIXES, below, composed, read_list, split_pair, strip_suffix, walk
 from .mask_hint import check_any_class, partner_hint
 
 _SHOWN = 5
@@ -102,15 +102,18 @@ class FolderDataset(BaseSegDataset):
     def _listed(self, images: Dict[str, str], masks: Dict[str, str],
                 img_suffixes: Sequence[str], mask_suffixes: Sequence[str]) -> Iterator[Tuple[str, str]]:
         files = set(masks.values())
-        for line in read_list(self.ann_file, self.backend_args):
-            name, mask = (part and part.lstrip('/') for part in split_pair(line))  # some published lists begin with it
-            stem = osp.normpath(name)
+        lines = read_list(self.ann_file, self.backend_args)
+        pairs = [split_pair(line) for line in lines]
+        names = below((name for name, _ in pairs), self.data_prefix['img_path'])
+        named = below((mask or '' for _, mask in pairs), self.data_prefix['seg_map_path'])
+        for line, name, mask in zip(lines, names, named, strict=True):
+            stem = composed(name)
             # The stem itself first: '2007_1.5' ends in no suffix, 'a.tif' may be the stem of 'a.tif.jpg'.
             stem = stem if stem in images else strip_suffix(stem, img_suffixes)
             if stem not in images:
                 raise FileNotFoundError(f"{self.ann_file} lists '{line}', but there is no such image below "
                                         f'{self.data_prefix["img_path"]} with img_suffix {self.img_suffix}')
-            mask = osp.normpath(mask) if mask else masks.get(stem, stem)
+            mask = mask or masks.get(stem, stem)
             if mask not in files:
                 hint = self._hint({osp.splitext(mask)[0], mask}, mask_suffixes)
                 raise FileNotFoundError(f"{self.ann_file} lists '{line}', but there is no mask {mask} below "
