@@ -88,8 +88,8 @@ class ExcludeList:
         """
         if self.names and not self.found:
             raise ValueError(f'the exclude list {self.path} leaves out no image {where}: its {len(self.names)} lines '
-                             f"such as '{self.names[0]}' name none of these, such as '{names[0]}'; expected paths below "
-                             'the folder, or leave the list out')
+                             f"such as '{self.names[0]}' name none of these, such as '{names[0]}'; expected paths "
+                             'below the folder, or leave the list out')
 
 
 class Exclusion:
@@ -114,7 +114,7 @@ class Exclusion:
         self._real = RealPaths()
         self._images: List[str] = []
         self._masks: Set[str] = set()
-        mask_folders = set()
+        self.mask_folders: Set[str] = set()
         for dataset in build_sets(cfgs):
             for i in range(len(dataset)):
                 info = dataset.get_data_info(i)
@@ -123,8 +123,8 @@ class Exclusion:
                     self._masks.add(self._real(info['seg_map_path']))
             images, masks = (dataset.data_prefix.get(key) for key in ('img_path', 'seg_map_path'))
             if images and masks and not _inside(osp.realpath(images), osp.realpath(masks)):
-                mask_folders.add(osp.realpath(masks))
-        self._mask_folders = tuple(osp.join(folder, '') for folder in mask_folders)
+                self.mask_folders.add(osp.realpath(masks))
+        self._mask_folders = tuple(osp.join(folder, '') for folder in self.mask_folders)
         self._stems = {self._stem(path) for path in self._images}
         self._contents = _Contents(self._images) if by == 'content' else None
 

@@ -78,6 +78,14 @@ def walk(folder: str, suffixes: Sequence[str]) -> List[str]:
     return sorted(names)
 
 
+def outside(names: Sequence[str], folder: str, other: str) -> Sequence[str]:
+    """Files below a folder without those of the other folder, where that lies below this one."""
+    inner = osp.relpath(other, folder)
+    if inner.split(os.sep)[0] in (os.curdir, os.pardir):
+        return names
+    return [name for name in names if not name.startswith(inner + os.sep)]
+
+
 def drop_twins(names: Sequence[str], where: str) -> List[str]:
     """Leaves one of several files that differ in the suffix only; PNG loses, as it is what masks are.
 

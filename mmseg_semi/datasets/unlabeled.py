@@ -13,7 +13,7 @@ from mmseg.datasets import BaseSegDataset
 
 from mmseg_semi.registry import DATASETS
 
-from .exclusion import ExcludeList, Exclusion
+from .exclusion import ExcludeList, Exclusion, RealPaths
 from .image_lists import (
     IMG_SUFFIXES,
     below,
@@ -25,6 +25,7 @@ from .image_lists import (
     strip_suffix,
     walk,
 )
+from .mask_folders import stamped_folders
 from .path_list import PathList
 
 
@@ -41,6 +42,7 @@ class UnlabeledDataset(BaseSegDataset):
     The images are all files below ``folders`` or ``data_prefix['img_path']`` whose name ends in ``img_suffix`` (folders
     searched at every depth, hidden files left out, links followed once, sorted by path), or the lines of ``ann_file``.
     Of files in one folder that differ in the suffix only, one is taken, a PNG last: it is the mask of the other.
+    Folders that convert_masks.py read or wrote hold masks and are left out.
 
     A million paths need some 100 MB and are shared by all workers (:class:`PathList`, docs/benchmarks/scale.md).
 
@@ -145,6 +147,14 @@ class UnlabeledDataset(BaseSegDataset):
             print_log(f'unlabeled {source}: {len(names) - len(kept)} of {len(names)} images left out, '
                       f'{sum(len(one.names) for one in excluded)} names in exclude', logger='current',
                       level=logging.INFO if len(kept) < len(names) else logging.WARNING)
+        stamped = () if self.ann_file else stamped_folders(kept, folder, others.mask_folders)
+        if stamped:
+            real, before = RealPaths(), len(kept)
+            kept = [name for name in kept if not any(path.startswith(start) and path.lower().endswith(end)
+                                                     for path in [real(osp.join(folder, name))]
+                                                     for start, end in stamped)]
+            print_log(f'unlabeled {source}: {before - len(kept)} of {before} files left out, they are masks that '
+                      'convert_masks.py read or wrote', logger='current')
         if self.exclude_sets:
             foreign = others.keep([osp.join(folder, name) for name in kept])
             print_log(f'unlabeled {source}: {len(kept) - foreign.sum()} of {len(kept)} files left out, they belong to '

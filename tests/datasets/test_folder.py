@@ -149,4 +149,5 @@ def test_a_mask_whose_accents_are_written_as_on_a_mac(tmp_path):
     write(tmp_path, 'images/caf\u00e9.jpg', 'masks/cafe\u0301.png')
     (tmp_path / 'list.txt').write_text('cafe\u0301\n')
     for ann_file in ('', 'list.txt'):
-        assert pairs(dataset(tmp_path, ann_file=ann_file), tmp_path) == [('images/caf\u00e9.jpg', 'masks/cafe\u0301.png')]
+        found = dataset(tmp_path, ann_file=ann_file)
+        assert pairs(found, tmp_path) == [('images/caf\u00e9.jpg', 'masks/cafe\u0301.png')]
