@@ -85,8 +85,11 @@ def choices() -> str:
 
 
 def digest(ids: Iterable[str]) -> str:
-    """SHA-256 of a list as a set: order, suffixes and where the images lie do not count."""
-    return hashlib.sha256('\n'.join(sorted(ids)).encode()).hexdigest()
+    """SHA-256 of a list as a set: order, suffixes and where the images lie do not count.
+
+    A name that is no UTF-8 counts by its bytes.
+    """
+    return hashlib.sha256('\n'.join(sorted(ids)).encode('utf-8', 'surrogateescape')).hexdigest()
 
 
 def read_list(path: Union[str, Path]) -> List[str]:
