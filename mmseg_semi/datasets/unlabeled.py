@@ -92,11 +92,14 @@ class UnlabeledDataset(BaseSegDataset):
         self._known_suffixes = tuple({*self._suffixes, *IMG_SUFFIXES})
         prefix = data_prefix.get('img_path', '')
         self.folders: List[Folder] = []
+        self.far_folders: List[str] = []  # absolute ones, whose common parent says where the data lie
         if folders:
             if prefix:
                 raise ValueError(f'give either folders or data_prefix.img_path, got folders and {prefix!r}')
             self.folders = _read_folders(folders, kwargs.get('data_root') or '')
             prefix = osp.commonpath([folder.path for folder in self.folders])
+            if len(self.folders) > 1 and osp.isabs(prefix):
+                self.far_folders = [folder.path for folder in self.folders]
             if ann_file:  # names the images itself, as the lists of self-training do
                 self.folders = []
         if not self.reads_masks:
