@@ -27,8 +27,8 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes UTF-8 text that appears whole, also if the power fails."""
-    with whole(path) as part, open(part, 'w', encoding='utf-8') as file:
+    """Writes UTF-8 text that appears whole, also if the power fails. File names that are no UTF-8 keep their bytes."""
+    with whole(path) as part, open(part, 'w', encoding='utf-8', errors='surrogateescape') as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

@@ -4,7 +4,7 @@
 
 Prints a table of the sources (labeled, unlabeled, val, test), one of the classes and every finding, and writes a page
 with pictures. Exit status: 0 nothing that would spoil training (there may be warnings), 1 errors found, 2 nothing
-could be checked, 130 interrupted. docs/check_dataset.md explains the findings.
+could be checked or the page not be written, 130 interrupted. docs/check_dataset.md explains the findings.
 """
 import argparse
 import json
@@ -114,8 +114,8 @@ def check(args: argparse.Namespace) -> List[Finding]:
         pictures = dict(spread(pool, thumbnail, wanted_pictures(tallies, findings)))
     finally:
         pool.shutdown(cancel_futures=True)
+    _report(args, tallies, twins, findings, page)  # first: a full disk must not cost the work of hours
     write_text(page, make_page(args.config, tallies, twins, findings, pictures))
-    _report(args, tallies, twins, findings, page)
     return findings
 
 

@@ -1,3 +1,5 @@
+from PIL import Image
+
 from .camvid import CamVidDataset
 from .class_index import ClassIndex, image_ids
 from .coco import COCO81Dataset
@@ -13,6 +15,8 @@ from .self_training import SelfTrainingDataset, lists_nothing
 from .shapes import ShapesDataset
 from .transforms import CheckSegMap, RandomScale, StrongAugment
 from .unlabeled import SemiDataset, UnlabeledDataset
+
+Image.MAX_IMAGE_PIXELS = None  # the user's own pictures, satellite scenes among them, are no bombs
 
 __all__ = [
     'COCO81Dataset', 'CamVidDataset', 'CheckSegMap', 'ClassIndex', 'FolderDataset', 'GuidedPairDataset',

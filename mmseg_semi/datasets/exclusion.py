@@ -3,7 +3,7 @@ import hashlib
 import os
 import os.path as osp
 import sys
-from typing import Dict, Iterator, List, Sequence, Set, Tuple
+from typing import Callable, Dict, Iterator, List, Sequence, Set, Tuple
 
 import mmengine
 import numpy as np
@@ -12,6 +12,7 @@ from mmengine.dataset import BaseDataset
 from mmseg_semi.registry import DATASETS
 
 from .image_lists import IMG_SUFFIXES, strip_suffix
+from .partition import same_images
 
 _HEAD = 1 << 16  # bytes read before a file is read whole
 
@@ -47,6 +48,50 @@ class RealPaths:
         return osp.realpath(path) if name in links else osp.join(real, name)
 
 
+class ExcludeList:
+    """The images of a list, to be kept out of a pool.
+
+    A line is the path of an image from its folder or, of several folders, from their common parent, or a bare name,
+    which matches in every folder. Lists of other forms are compared as :func:`same_images` does.
+
+    Args:
+        path (str): Of the list, for messages.
+        names (Sequence[str]): Its images, as :func:`below` returns them.
+    """
+
+    def __init__(self, path: str, names: Sequence[str]) -> None:
+        self.path, self.names, self.found = path, names, 0
+
+    def find(self, keys: Sequence[str], inner: str, key_of: Callable[[str], str]) -> Set[str]:
+        """Which images of a folder the list names.
+
+        Args:
+            keys (Sequence[str]): The images, below the folder and without suffixes.
+            inner (str): The folder, below the parent of all.
+            key_of (Callable): Makes such a key of a name.
+
+        Returns:
+            set[str]: Of ``keys``.
+        """
+        known, start = set(keys), '' if inner == os.curdir else f'{inner}/'.replace(os.sep, '/')
+        ids = {name if name in known else key_of(name) for name in self.names}
+        out = {key for key in known if key in ids or key.rpartition('/')[2] in ids}
+        out.update(own[len(start):] for own, _ in same_images((start + key for key in known), ids))
+        self.found += len(out)
+        return out
+
+    def check(self, where: str, names: Sequence[str]) -> None:
+        """To be called last.
+
+        Raises:
+            ValueError: If the list named no image, as one of another data set or of another form does.
+        """
+        if self.names and not self.found:
+            raise ValueError(f'the exclude list {self.path} leaves out no image {where}: its {len(self.names)} lines '
+                             f"such as '{self.names[0]}' name none of these, such as '{names[0]}'; expected paths "
+                             'below the folder, or leave the list out')
+
+
 class Exclusion:
     """The images and masks of other sets, as files to be kept out of a pool.
 
@@ -69,7 +114,7 @@ class Exclusion:
         self._real = RealPaths()
         self._images: List[str] = []
         self._masks: Set[str] = set()
-        mask_folders = set()
+        self.mask_folders: Set[str] = set()
         for dataset in build_sets(cfgs):
             for i in range(len(dataset)):
                 info = dataset.get_data_info(i)
@@ -78,8 +123,8 @@ class Exclusion:
                     self._masks.add(self._real(info['seg_map_path']))
             images, masks = (dataset.data_prefix.get(key) for key in ('img_path', 'seg_map_path'))
             if images and masks and not _inside(osp.realpath(images), osp.realpath(masks)):
-                mask_folders.add(osp.realpath(masks))
-        self._mask_folders = tuple(osp.join(folder, '') for folder in mask_folders)
+                self.mask_folders.add(osp.realpath(masks))
+        self._mask_folders = tuple(osp.join(folder, '') for folder in self.mask_folders)
         self._stems = {self._stem(path) for path in self._images}
         self._contents = _Contents(self._images) if by == 'content' else None
 

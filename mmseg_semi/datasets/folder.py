@@ -1,5 +1,4 @@
 """Labeled images in folders, as users have them."""
-import os
 import os.path as osp
 from typing import Dict, Iterator, List, Optional, Sequence, Set, Tuple, Union
 
@@ -7,8 +6,18 @@ from mmseg.datasets import BaseSegDataset
 
 from mmseg_semi.registry import DATASETS
 
-from .image_lists import IMG_SUFFIXES, MASK_SUFFIXES, read_list, split_pair, strip_suffix, walk
-from .mask_hint import check_any_class, partner_hint
+from .image_lists import (
+    IMG_SUFFIXES,
+    MASK_SUFFIXES,
+    below,
+    composed,
+    outside,
+    read_list,
+    split_pair,
+    strip_suffix,
+    walk,
+)
+from .mask_hint import Place, check_any_class, partner_hint
 
 _SHOWN = 5
 
@@ -65,11 +74,11 @@ class FolderDataset(BaseSegDataset):
         folders = self.data_prefix['img_path'], self.data_prefix['seg_map_path']
         img_suffixes, mask_suffixes = (tuple(s.lower() for s in ((x, ) if isinstance(x, str) else x))
                                        for x in (self.img_suffix, self.seg_map_suffix))
-        names = _outside(walk(folders[0], img_suffixes), *folders)
+        names = outside(walk(folders[0], img_suffixes), *folders)
         if self._beside:
             names = [name for name in names if not name.lower().endswith(mask_suffixes)]
         images = _by_stem(names, img_suffixes, f'images below {folders[0]}')
-        names = _outside(walk(folders[1], mask_suffixes), *folders[::-1])
+        names = outside(walk(folders[1], mask_suffixes), *folders[::-1])
         masks = _by_stem(names, mask_suffixes, f'masks below {folders[1]}')
         if not images:
             raise ValueError(f'no image below {folders[0]} with img_suffix {self.img_suffix}' +
@@ -77,12 +86,14 @@ class FolderDataset(BaseSegDataset):
         pairs = list(self._listed(images, masks, img_suffixes, mask_suffixes)) if self.ann_file else self._all(
             images, masks, mask_suffixes)
         infos = [dict(img_path=osp.join(folders[0], image), seg_map_path=osp.join(folders[1], mask),
-                      label_map=self.label_map, reduce_zero_label=self.reduce_zero_label, seg_fields=[])
+                      seg_map_folder=folders[1], label_map=self.label_map,
+                      reduce_zero_label=self.reduce_zero_label, seg_fields=[])
                  for image, mask in pairs]
         if not infos:
             raise ValueError(f'{self.ann_file} lists no image')
         if self.label_map is None:
-            check_any_class([info['seg_map_path'] for info in infos], self.ignore_index, folders[1],
+            suffix = self.seg_map_suffix if self._beside and isinstance(self.seg_map_suffix, str) else ''
+            check_any_class([info['seg_map_path'] for info in infos], self.ignore_index, Place(folders[1], suffix),
                             self.reduce_zero_label)
         return infos
 
@@ -102,15 +113,18 @@ class FolderDataset(BaseSegDataset):
     def _listed(self, images: Dict[str, str], masks: Dict[str, str],
                 img_suffixes: Sequence[str], mask_suffixes: Sequence[str]) -> Iterator[Tuple[str, str]]:
         files = set(masks.values())
-        for line in read_list(self.ann_file, self.backend_args):
-            name, mask = (part and part.lstrip('/') for part in split_pair(line))  # some published lists begin with it
-            stem = osp.normpath(name)
+        lines = read_list(self.ann_file, self.backend_args)
+        pairs = [split_pair(line) for line in lines]
+        names = below((name for name, _ in pairs), self.data_prefix['img_path'])
+        named = below((mask or '' for _, mask in pairs), self.data_prefix['seg_map_path'])
+        for line, name, mask in zip(lines, names, named, strict=True):
+            stem = composed(name)
             # The stem itself first: '2007_1.5' ends in no suffix, 'a.tif' may be the stem of 'a.tif.jpg'.
             stem = stem if stem in images else strip_suffix(stem, img_suffixes)
             if stem not in images:
                 raise FileNotFoundError(f"{self.ann_file} lists '{line}', but there is no such image below "
                                         f'{self.data_prefix["img_path"]} with img_suffix {self.img_suffix}')
-            mask = osp.normpath(mask) if mask else masks.get(stem, stem)
+            mask = mask or masks.get(stem, stem)
             if mask not in files:
                 hint = self._hint({osp.splitext(mask)[0], mask}, mask_suffixes)
                 raise FileNotFoundError(f"{self.ann_file} lists '{line}', but there is no mask {mask} below "
@@ -122,14 +136,6 @@ class FolderDataset(BaseSegDataset):
         """What else lies in the folder of masks; beside the images, that is the images."""
         hint = '' if self._beside else partner_hint(self.data_prefix['seg_map_path'], stems, mask_suffixes)
         return hint and f'. {hint}'
-
-
-def _outside(names: Sequence[str], folder: str, other: str) -> Sequence[str]:
-    """Without the files of the other folder, where that lies below this one."""
-    inner = osp.relpath(other, folder)
-    if inner.split(os.sep)[0] in (os.curdir, os.pardir):
-        return names
-    return [name for name in names if not name.startswith(inner + os.sep)]
 
 
 def _by_stem(names: Sequence[str], suffixes: Sequence[str], where: str) -> Dict[str, str]:

@@ -3,9 +3,9 @@ import logging
 import os
 import os.path as osp
 import re
-from typing import Dict, List, Optional, Sequence, Tuple
+import unicodedata
+from typing import Dict, Iterable, List, Optional, Sequence, Tuple
 
-import mmengine
 import mmengine.fileio as fileio
 from mmengine.logging import print_log
 
@@ -16,10 +16,18 @@ _PAIR = re.compile(rf'(.+(?:{"|".join(map(re.escape, IMG_SUFFIXES))}))[\s,]+'
 
 
 def strip_suffix(name: str, suffixes: Sequence[str]) -> str:
-    """A name without the longest of ``suffixes`` (lower case) that it ends in, in any case; '/' between folders."""
+    """A name without the longest of ``suffixes`` (lower case) that it ends in, in any case; '/' between folders.
+
+    Accents are :func:`composed`.
+    """
     lower = name.lower()
     length = max((len(s) for s in suffixes if lower.endswith(s)), default=0)
-    return name[:len(name) - length].replace(os.sep, '/')
+    return composed(name[:len(name) - length].replace(os.sep, '/'))
+
+
+def composed(name: str) -> str:
+    """A name with its accents as other systems than macOS write them, so that ``é`` equals ``e`` and an accent."""
+    return name if name.isascii() else unicodedata.normalize('NFC', name)
 
 
 def walk(folder: str, suffixes: Sequence[str], leave_out: Sequence[str] = ()) -> List[str]:
@@ -60,11 +68,23 @@ def walk(folder: str, suffixes: Sequence[str], leave_out: Sequence[str] = ()) ->
             raise ValueError(f'cannot read folder {path}: {error.strerror}; make it readable or move it') from error
         for entry in visible:
             name = osp.join(here, entry.name) if here else entry.name
-            if entry.is_dir():
+            try:
+                is_folder = entry.is_dir()
+            except OSError:  # a link to itself leads nowhere, as one to nothing does
+                is_folder = False
+            if is_folder:
                 (links if entry.is_symlink() else folders).append(name)
             elif name.lower().endswith(ends):
                 names.append(name)
     return sorted(names)
+
+
+def outside(names: Sequence[str], folder: str, other: str) -> Sequence[str]:
+    """Files below a folder without those of the other folder, where that lies below this one."""
+    inner = osp.relpath(other, folder)
+    if inner.split(os.sep)[0] in (os.curdir, os.pardir):
+        return names
+    return [name for name in names if not name.startswith(inner + os.sep)]
 
 
 def drop_twins(names: Sequence[str], where: str) -> List[str]:
@@ -102,11 +122,69 @@ def read_list(path: str, backend_args: Optional[dict] = None) -> List[str]:
 
     Raises:
         FileNotFoundError: If there is no such file.
+        ValueError: If it is UTF-16.
     """
     if not fileio.exists(path, backend_args=backend_args):
         raise FileNotFoundError(f'list of images not found: {path}')
-    lines = (line.strip('\ufeff \t\r') for line in mmengine.list_from_file(path, backend_args=backend_args))
+    content = fileio.get(path, backend_args=backend_args)
+    if b'\0' in content:  # UTF-16, as Windows writes it
+        raise ValueError(f'{path}: expected a list in UTF-8, found null bytes as in UTF-16; save it again as UTF-8')
+    # Names of files need not be UTF-8: their bytes survive, as in what the file system returns.
+    lines = (line.strip('\ufeff \t\r') for line in content.decode('utf-8', 'surrogateescape').split('\n'))
     return [line for line in lines if line]
+
+
+def first(line: str) -> str:
+    """The image of a line, see :func:`split_pair`."""
+    return split_pair(line)[0]
+
+
+def below(names: Iterable[str], folder: str) -> List[str]:
+    """Names of a list as paths below the folder of its images: what every reader of lists makes of them.
+
+    ``day\\a.jpg`` is ``day/a.jpg``. A path of the whole file system becomes relative if it leads into the folder; it
+    stays if it leads to another file; else its first ``/`` means the folder, as some published lists have it.
+
+    Args:
+        names (Iterable[str]): As the list writes them, without masks (:func:`split_pair`).
+        folder (str): The images'; '' is the current one.
+
+    Returns:
+        list[str]: Normalized, '/' between folders.
+    """
+    roots = {osp.join(path(folder), '').replace(os.sep, '/') for path in (osp.abspath, osp.realpath)}
+    found = []
+    for name in names:
+        name = name.replace('\\', '/')
+        if osp.isabs(name):
+            root = next((root for root in roots if name.startswith(root)), '')
+            if root:
+                name = name[len(root):]
+            elif not osp.isfile(name):
+                name = name.lstrip('/')
+        # Most names are normal: asking is faster than making them so.
+        found.append(osp.normpath(name).replace(os.sep, '/') if './' in name or '//' in name else name)
+    return found
+
+
+def files_beside(names: Iterable[str], folder: str) -> List[str]:
+    """All files of those folders that some names lie in: one look into each, where asking for a million files is slow.
+
+    Args:
+        names (Iterable[str]): Relative to ``folder``.
+        folder (str): Where they begin.
+
+    Returns:
+        list[str]: Names like those given, also of what is no image; nothing of folders that cannot be read.
+    """
+    found: List[str] = []
+    for inner in sorted({name.rpartition('/')[0] for name in names}):
+        try:
+            inside = sorted(os.listdir(osp.join(folder, inner) or os.curdir))
+        except OSError:
+            continue
+        found += [f'{inner}/{name}' for name in inside] if inner else inside
+    return found
 
 
 def split_pair(line: str) -> Tuple[str, Optional[str]]:

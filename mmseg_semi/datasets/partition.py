@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Set, Tuple, Union
 
 from mmseg_semi.datasets import image_lists
-from mmseg_semi.datasets.image_lists import split_pair, strip_suffix
+from mmseg_semi.datasets.image_lists import first, strip_suffix
 
 KINDS = ('labeled', 'unlabeled')
 
@@ -85,8 +85,11 @@ def choices() -> str:
 
 
 def digest(ids: Iterable[str]) -> str:
-    """SHA-256 of a list as a set: order, suffixes and where the images lie do not count."""
-    return hashlib.sha256('\n'.join(sorted(ids)).encode()).hexdigest()
+    """SHA-256 of a list as a set: order, suffixes and where the images lie do not count.
+
+    A name that is no UTF-8 counts by its bytes.
+    """
+    return hashlib.sha256('\n'.join(sorted(ids)).encode('utf-8', 'surrogateescape')).hexdigest()
 
 
 def read_list(path: Union[str, Path]) -> List[str]:
@@ -102,7 +105,7 @@ def read_list(path: Union[str, Path]) -> List[str]:
         FileNotFoundError: If there is no such file.
         ValueError: If it names an image twice, or none.
     """
-    lines = [split_pair(line)[0] for line in image_lists.read_list(str(path))]
+    lines = [first(line) for line in image_lists.read_list(str(path))]
     if not lines:
         raise ValueError(f'{path}: the list is empty')
     if len(set(lines)) < len(lines):

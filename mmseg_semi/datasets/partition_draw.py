@@ -8,7 +8,7 @@ CLASSES = Mapping[str, FrozenSet[int]]
 
 def order(seed: int, name: str) -> bytes:
     """Key that sorts names at random: the same on every machine, and new images do not reorder the old ones."""
-    return hashlib.sha256(f'{seed}\0{name}'.encode()).digest()
+    return hashlib.sha256(f'{seed}\0{name}'.encode('utf-8', 'surrogateescape')).digest()
 
 
 def group_images(ids: Sequence[str], pattern: Optional[str]) -> Dict[str, List[str]]:
@@ -86,8 +86,8 @@ def draw(groups: Mapping[str, Sequence[str]], classes: CLASSES, count: int, seed
         ValueError: If a group is needed for a class and does not fit, or no group fits, or there are too few images.
     """
     total = sum(map(len, groups.values()))
-    if not 1 <= count < total:
-        raise ValueError(f'{count} labeled images asked for; {total} have masks, so it must be 1 to {total - 1}')
+    if not 1 <= count <= total:
+        raise ValueError(f'{count} labeled images asked for; {total} have masks, so it must be 1 to {total}')
     ranked, needed = rank_groups(groups, classes, seed)
     labeled: List[str] = []
     for i, group in enumerate(ranked):

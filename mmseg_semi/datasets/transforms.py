@@ -8,7 +8,7 @@ from mmcv.transforms import BaseTransform, Resize
 from mmseg_semi.registry import BATCH_AUGMENTS, TRANSFORMS
 from mmseg_semi.structures import Target, View
 
-from .mask_hint import cut_values, wrong_mask
+from .mask_hint import cut_values, mask_place, wrong_mask
 
 
 @TRANSFORMS.register_module()
@@ -39,19 +39,23 @@ class CheckSegMap(BaseTransform):
             return results
         seg_map, path = results['gt_seg_map'], results['seg_map_path']
         if seg_map.ndim != 2:
-            raise ValueError(wrong_mask(path, f'is {seg_map.shape}', self.num_classes, self.ignore_index))
+            raise self._wrong(results, f'is {seg_map.shape}')
         size = tuple(results['ori_shape'][:2])  # of the file: test pipelines resize the image before they load the mask
         if seg_map.shape != size:
             raise ValueError(f"mask {path} is {seg_map.shape}, its image {results['img_path']} is {size} "
                              '(height, width); if they fit, put CheckSegMap right after LoadAnnotations')
         cut = cut_values(path)
         if cut:
-            raise ValueError(wrong_mask(path, cut, self.num_classes, self.ignore_index))
+            raise self._wrong(results, cut)
         present = np.flatnonzero(np.bincount(seg_map.ravel()))
         wrong = present[(present >= self.num_classes) & (present != self.ignore_index)]
         if len(wrong):
-            raise ValueError(wrong_mask(path, f'holds labels {wrong.tolist()}', self.num_classes, self.ignore_index))
+            raise self._wrong(results, f'holds labels {wrong.tolist()}')
         return results
+
+    def _wrong(self, results: dict, found: str) -> ValueError:
+        place = mask_place(results['seg_map_path'], results['img_path'], results.get('seg_map_folder', ''))
+        return ValueError(wrong_mask(results['seg_map_path'], found, self.num_classes, self.ignore_index, place))
 
     def __repr__(self) -> str:
         return f'{type(self).__name__}(num_classes={self.num_classes}, ignore_index={self.ignore_index})'

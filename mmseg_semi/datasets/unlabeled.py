@@ -4,6 +4,7 @@ import logging
 import os.path as osp
 from typing import List, NamedTuple, Sequence, Union
 
+import mmengine.fileio as fileio
 import numpy as np
 from mmcv.transforms import LoadAnnotations
 from mmengine.dataset import ConcatDataset
@@ -12,8 +13,19 @@ from mmseg.datasets import BaseSegDataset
 
 from mmseg_semi.registry import DATASETS
 
-from .exclusion import Exclusion
-from .image_lists import IMG_SUFFIXES, drop_twins, read_list, split_pair, strip_suffix, walk
+from .exclusion import ExcludeList, Exclusion, RealPaths
+from .image_lists import (
+    IMG_SUFFIXES,
+    below,
+    composed,
+    drop_twins,
+    files_beside,
+    first,
+    read_list,
+    strip_suffix,
+    walk,
+)
+from .mask_folders import stamped_folders
 from .path_list import PathList
 
 
@@ -30,17 +42,18 @@ class UnlabeledDataset(BaseSegDataset):
     The images are all files below ``folders`` or ``data_prefix['img_path']`` whose name ends in ``img_suffix`` (folders
     searched at every depth, hidden files left out, links followed once, sorted by path), or the lines of ``ann_file``.
     Of files in one folder that differ in the suffix only, one is taken, a PNG last: it is the mask of the other.
+    Folders that convert_masks.py read or wrote hold masks and are left out.
 
     A million paths need some 100 MB and are shared by all workers (:class:`PathList`, docs/benchmarks/scale.md).
 
     Args:
-        ann_file (str): List of images relative to ``img_path``, one per line. A line without an image suffix is
-            completed by ``img_suffix``, or if that is several by what the folder holds; of a line ``image mask`` the
-            image is taken. Empty for the whole folder.
+        ann_file (str): List of images relative to ``img_path``, one per line, with or without suffix; of a line
+            ``image mask`` the image is taken. Every image must be there. Empty for the whole folder.
         img_suffix (str or Sequence[str]): Endings of an image file, in any case. Defaults to the common image formats.
         exclude (str or Sequence[str]): List file(s) of images to leave out, such as the labeled and the validation
             images. A line is a path relative to ``img_path`` (to its folder, if there are several) or a bare name,
-            which matches in every folder; suffixes do not matter. Relative to ``data_root``.
+            which matches in every folder; suffixes do not matter, and published lists may begin further up or down.
+            Relative to ``data_root``.
         data_prefix (dict): ``img_path`` is the folder; ``seg_map_path`` is accepted and dropped.
         folders (Sequence[str or dict]): Folders instead, relative to ``data_root``. ``dict(path=..., weight=3)`` lists
             every image of a folder three times: it is drawn three times as often as one of a folder of weight
@@ -53,9 +66,9 @@ class UnlabeledDataset(BaseSegDataset):
         **kwargs: See :class:`mmseg.datasets.BaseSegDataset`; ``serialize_data`` has no use here.
 
     Raises:
-        FileNotFoundError: If a folder or a list file does not exist, or a line without suffix fits no image.
-        ValueError: If no image is left, the pipeline loads annotations, folders overlap, or
-            an argument is out of range.
+        FileNotFoundError: If a folder, a list file or a listed image does not exist.
+        ValueError: If no image is left, a list of ``exclude`` names none of the folder's, the pipeline loads
+            annotations, folders overlap, or an argument is out of range.
     """
 
     #: Whether the pipeline may load annotations. The records of such a class are dicts, to which it adds the masks.
@@ -79,11 +92,14 @@ class UnlabeledDataset(BaseSegDataset):
         self._known_suffixes = tuple({*self._suffixes, *IMG_SUFFIXES})
         prefix = data_prefix.get('img_path', '')
         self.folders: List[Folder] = []
+        self.far_folders: List[str] = []  # absolute ones, whose common parent says where the data lie
         if folders:
             if prefix:
                 raise ValueError(f'give either folders or data_prefix.img_path, got folders and {prefix!r}')
             self.folders = _read_folders(folders, kwargs.get('data_root') or '')
             prefix = osp.commonpath([folder.path for folder in self.folders])
+            if len(self.folders) > 1 and osp.isabs(prefix):
+                self.far_folders = [folder.path for folder in self.folders]
             if ann_file:  # names the images itself, as the lists of self-training do
                 self.folders = []
         if not self.reads_masks:
@@ -104,31 +120,44 @@ class UnlabeledDataset(BaseSegDataset):
             classes with masks.
         """
         root = self.data_prefix['img_path']
-        excluded = {self._key(name) for path in self.exclude for name in read_list(self._under_root(path),
-                                                                                  self.backend_args)}
+        excluded = [ExcludeList(path, below(map(first, read_list(self._under_root(path), self.backend_args)), root))
+                    for path in self.exclude]
         others = Exclusion(self.exclude_sets, self.exclude_by)
         names, order = [], []
         for path, weight in self.folders or [Folder('', 1)]:
             folder = self._under_root(path) if self.folders else root
-            source = f'list {self.ann_file}' if self.ann_file else f'folder {folder or "(empty path)"}'
-            found = self._listed() if self.ann_file else drop_twins(walk(folder, self._suffixes), source)
-            kept = self._keep(found, folder, source, excluded, others)
+            found = self._listed() if self.ann_file else drop_twins(
+                walk(folder, self._suffixes), f'folder {folder or "(empty path)"}')
             inner = osp.relpath(folder, root or osp.curdir) if self.folders else osp.curdir
+            kept = self._keep(found, folder, inner, excluded, others)
             order += [np.arange(len(names), len(names) + len(kept))] * weight
             names += kept if inner == osp.curdir else [osp.join(inner, name) for name in kept]
+        for one in excluded if not self.ann_file else ():  # a list may leave them out itself
+            one.check(f'of {root or "(empty path)"}', names)
         paths = PathList(root, names)
         paths = paths.take(np.concatenate(order)) if len(order) > 1 else paths
         return list(paths) if self.reads_masks else paths
 
-    def _keep(self, names: List[str], folder: str, source: str, excluded: set, others: Exclusion) -> List[str]:
-        """The names below a folder that neither lists nor sets exclude."""
+    def _keep(self, names: List[str], folder: str, inner: str, excluded: Sequence[ExcludeList],
+              others: Exclusion) -> List[str]:
+        """The names below a folder, which is ``inner`` to the root, that neither lists nor sets exclude."""
+        source = f'list {self.ann_file}' if self.ann_file else f'folder {folder or "(empty path)"}'
         kept = names
         if excluded:
-            keys = ((name, self._key(name)) for name in names)
-            kept = [n for n, key in keys if key not in excluded and osp.basename(key) not in excluded]
+            keys = [self._key(name) for name in names]
+            out = set().union(*(one.find(keys, inner, self._key) for one in excluded))
+            kept = [name for name, key in zip(names, keys, strict=True) if key not in out]
             print_log(f'unlabeled {source}: {len(names) - len(kept)} of {len(names)} images left out, '
-                      f'{len(excluded)} names in exclude', logger='current',
+                      f'{sum(len(one.names) for one in excluded)} names in exclude', logger='current',
                       level=logging.INFO if len(kept) < len(names) else logging.WARNING)
+        stamped = () if self.ann_file else stamped_folders(kept, folder, others.mask_folders)
+        if stamped:
+            real, before = RealPaths(), len(kept)
+            kept = [name for name in kept if not any(path.startswith(start) and path.lower().endswith(end)
+                                                     for path in [real(osp.join(folder, name))]
+                                                     for start, end in stamped)]
+            print_log(f'unlabeled {source}: {before - len(kept)} of {before} files left out, they are masks that '
+                      'convert_masks.py read or wrote', logger='current')
         if self.exclude_sets:
             foreign = others.keep([osp.join(folder, name) for name in kept])
             print_log(f'unlabeled {source}: {len(kept) - foreign.sum()} of {len(kept)} files left out, they belong to '
@@ -145,24 +174,28 @@ class UnlabeledDataset(BaseSegDataset):
 
     def _key(self, name: str) -> str:
         """A name without its image suffix, '/' between folders."""
-        return osp.normpath(strip_suffix(name, self._known_suffixes))
+        return strip_suffix(name, self._known_suffixes)
 
     def _listed(self) -> List[str]:
-        names = [split_pair(line)[0] for line in read_list(self.ann_file, self.backend_args)]
-        bare = [name for name in names if not name.lower().endswith(self._known_suffixes)]
-        if not bare:
-            return names
-        if isinstance(self.img_suffix, str):
-            files = {name: name + self.img_suffix for name in bare}
-        else:
-            folder = self.data_prefix['img_path']
-            found = {self._key(name): name for name in drop_twins(walk(folder, self._suffixes), f'folder {folder}')}
-            files = {name: found.get(osp.normpath(name)) for name in bare}
-            missing = [name for name, file in files.items() if file is None]
-            if missing:
-                raise FileNotFoundError(f"{self.ann_file}: there is no image '{missing[0]}' ({len(missing)} of "
-                                        f'{len(names)} lines) below {folder} with img_suffix {self.img_suffix}')
-        return [files.get(name, name) for name in names]
+        """The files that the list names: by their stem, as make_partition.py writes them, or with their suffix."""
+        folder = self.data_prefix['img_path']
+        names = below(map(first, read_list(self.ann_file, self.backend_args)), folder)
+        if not isinstance(fileio.get_file_backend(folder, backend_args=self.backend_args), fileio.LocalBackend):
+            suffix = self.img_suffix if isinstance(self.img_suffix, str) else ''
+            return [name if name.lower().endswith(self._known_suffixes) else name + suffix for name in names]
+        found, wanted = files_beside(names, folder), set(map(composed, names))
+        stems = {self._key(name): name for name in drop_twins(
+            [n for n in found if n.lower().endswith(self._suffixes) and self._key(n) in wanted], f'folder {folder}')}
+        there = set(found)
+        # The stem first: 'a.tif' may be that of 'a.tif.jpg'.
+        files = [stems.get(composed(name), name) for name in names]
+        missing = [name for name, file in zip(names, files, strict=True)
+                   if file not in there and not osp.isfile(osp.join(folder, file))]
+        if missing:
+            raise FileNotFoundError(f'{self.ann_file}: there is no image {", ".join(map(repr, missing[:3]))} '
+                                    f'({len(missing)} of {len(names)} lines) below {folder} with img_suffix '
+                                    f'{self.img_suffix}')
+        return files
 
 
 def _read_folders(folders: Sequence[Union[str, dict]], root: str) -> List[Folder]:

@@ -110,7 +110,9 @@ def test_ids_are_the_lines_of_a_list(tmp_path):
     assert image_ids(city) == ['bonn/b_1', 'aachen/a.b_2', 'bonn/b_1']
     for suffix in ('_leftImg8bit.png', ('.png', '_leftImg8bit.png')):
         (tmp_path / 'files.txt').write_text('bonn/b_1_leftImg8bit.png\n')
-        files = UnlabeledDataset(str(tmp_path / 'files.txt'), suffix, data_prefix=dict(img_path='/data/img'))
+        (tmp_path / 'bonn').mkdir(exist_ok=True)
+        (tmp_path / 'bonn/b_1_leftImg8bit.png').touch()
+        files = UnlabeledDataset(str(tmp_path / 'files.txt'), suffix, data_prefix=dict(img_path=str(tmp_path)))
         assert image_ids(files) == ['bonn/b_1']
     relative = BaseSegDataset(ann_file=str(tmp_path / 'ids.txt'), data_prefix=dict(img_path=''))
     assert image_ids(relative) == image_ids(city)

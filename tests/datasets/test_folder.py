@@ -136,3 +136,18 @@ def test_binary_masks_are_refused(tmp_path):
     assert len(dataset(tmp_path)) == 2
     write(tmp_path, 'masks/a.png', 'masks/b.png', values=(255, ))
     assert len(dataset(tmp_path)) == 2
+
+
+def test_lists_of_other_forms(tmp_path):
+    write(tmp_path, 'images/x/a.jpg', 'images/x/b.jpg', 'masks/x/a.png', 'masks/x/b.png')
+    (tmp_path / 'list.txt').write_text(f'{tmp_path}/images/x/a.jpg {tmp_path}/masks/x/a.png\nx\\b.jpg\n')
+    assert pairs(dataset(tmp_path, ann_file='list.txt'), tmp_path) == [
+        ('images/x/a.jpg', 'masks/x/a.png'), ('images/x/b.jpg', 'masks/x/b.png')]
+
+
+def test_a_mask_whose_accents_are_written_as_on_a_mac(tmp_path):
+    write(tmp_path, 'images/caf\u00e9.jpg', 'masks/cafe\u0301.png')
+    (tmp_path / 'list.txt').write_text('cafe\u0301\n')
+    for ann_file in ('', 'list.txt'):
+        found = dataset(tmp_path, ann_file=ann_file)
+        assert pairs(found, tmp_path) == [('images/caf\u00e9.jpg', 'masks/cafe\u0301.png')]

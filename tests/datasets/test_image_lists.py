@@ -4,7 +4,7 @@ import os.path as osp
 import pytest
 
 from mmseg_semi.datasets import image_lists
-from mmseg_semi.datasets.image_lists import IMG_SUFFIXES, drop_twins, read_list, split_pair, strip_suffix, walk
+from mmseg_semi.datasets.image_lists import IMG_SUFFIXES, below, drop_twins, read_list, split_pair, strip_suffix, walk
 
 
 def touch(root, *names):
@@ -88,3 +88,33 @@ def test_read_list(tmp_path):
     assert read_list(str(path)) == ['a.jpg', 'd/ä b.jpg']
     with pytest.raises(FileNotFoundError, match='none.txt'):
         read_list(str(tmp_path / 'none.txt'))
+
+
+def test_read_list_names_a_file_in_another_encoding(tmp_path):
+    path = tmp_path / 'ids.txt'
+    path.write_text('a.jpg\nb.jpg\n', encoding='utf-16')
+    with pytest.raises(ValueError, match='ids.txt: expected a list in UTF-8'):
+        read_list(str(path))
+    path.write_bytes(b'caf\xe9.jpg\n')  # a name that is no UTF-8, as its file has it
+    assert [os.fsencode(name) for name in read_list(str(path))] == [b'caf\xe9.jpg']
+
+
+def test_names_of_a_list_are_below_the_folder(tmp_path, monkeypatch):
+    touch(tmp_path, 'img/a.jpg', 'other/b.jpg')
+    (tmp_path / 'link').symlink_to('img')
+    monkeypatch.chdir(tmp_path)
+    real, other = str(tmp_path / 'img/a.jpg'), str(tmp_path / 'other/b.jpg')
+    for folder in ('img', str(tmp_path / 'img/'), 'link'):
+        assert below([real, other, '/JPEGImages/c.jpg', 'd\\e.jpg', './f//g', 'h/../i', 'j'], folder) == [
+            'a.jpg', other, 'JPEGImages/c.jpg', 'd/e.jpg', 'f/g', 'i', 'j']
+    assert below([real], '') == ['img/a.jpg']
+
+
+def test_walk_survives_a_link_to_itself(tmp_path):
+    touch(tmp_path, 'a.jpg')
+    (tmp_path / 'loop').symlink_to('loop')
+    assert walk(str(tmp_path), IMG_SUFFIXES) == ['a.jpg']
+
+
+def test_accents_are_equal_however_they_are_written():
+    assert strip_suffix('cafe\u0301.jpg', IMG_SUFFIXES) == strip_suffix('caf\u00e9.png', IMG_SUFFIXES)

@@ -1,10 +1,13 @@
+import importlib
+
 import numpy as np
 import pytest
 from mmseg.datasets.transforms import LoadAnnotations
 from PIL import Image
 
-from mmseg_semi.datasets import CheckSegMap
-from mmseg_semi.datasets.mask_hint import check_any_class, convert_command, mask_hint
+import mmseg_semi.datasets
+from mmseg_semi.datasets import CheckSegMap, FolderDataset
+from mmseg_semi.datasets.mask_hint import Place, check_any_class, convert_command, mask_hint, mask_place
 
 RNG = np.random.default_rng(0)
 NOISE = RNG.integers(0, 256, (40, 40), dtype=np.uint8)
@@ -60,9 +63,9 @@ def test_files_that_cannot_be_read_get_no_hint(tmp_path):
 
 
 def test_the_command_can_be_pasted():
-    assert convert_command('my masks/a.png', '--binary') == (
+    assert convert_command(mask_place('my masks/a.png'), '--binary') == (
         "python tools/dataset_converters/convert_masks.py 'my masks' 'my masks_indices' --binary")
-    assert convert_command('a.png').endswith('convert_masks.py . ._indices')
+    assert convert_command(mask_place('a.png')).endswith('convert_masks.py . ._indices')
 
 
 def test_check_seg_map_tells_the_kind(tmp_path):
@@ -83,14 +86,14 @@ def test_check_any_class_stops_early(tmp_path):
     paths = [str(tmp_path / f'{i}.png') for i in range(3)]
     gray(values(0, 255)).save(paths[0])
     gray(values(0, 1)).save(paths[1])
-    check_any_class([*paths, 'none'], 255, 'm')  # the third does not exist: it is never opened
+    check_any_class([*paths, 'none'], 255, Place('m'))  # the third does not exist: it is never opened
     gray(values(0, 255)).save(paths[1])
     with pytest.raises(ValueError, match='none of the 2 masks below m'):
-        check_any_class(paths[:2], 255, 'm')
-    check_any_class(paths[:2], 254, 'm')
+        check_any_class(paths[:2], 255, Place('m'))
+    check_any_class(paths[:2], 254, Place('m'))
     with pytest.raises(ValueError, match='none of the 2 masks below m shows a class at all: with reduce_zero_label.*'
                                          '--binary.*leave reduce_zero_label out'):
-        check_any_class(paths[:2], 255, 'm', reduce_zero_label=True)
+        check_any_class(paths[:2], 255, Place('m'), reduce_zero_label=True)
 
 
 @pytest.mark.parametrize('values, hint', [
@@ -126,3 +129,31 @@ def loaded(path):
 def test_an_alpha_channel_is_named(tmp_path):
     Image.fromarray(np.zeros((8, 8, 2), np.uint8), 'LA').save(tmp_path / 'a.png')
     assert 'alpha channel: `python tools/dataset_converters/convert_masks.py' in mask_hint(str(tmp_path / 'a.png'), 2)
+
+
+@pytest.mark.parametrize('mask, image, folder, expected', [
+    ('l/masks/day/a.png', 'l/images/day/a.jpg', '', 'l/masks l/masks_indices'),
+    ('l/masks/day/a.png', 'other/b.jpg', 'l/masks', 'l/masks l/masks_indices'),
+    ('l/masks/day/a.png', '', '', 'l/masks/day l/masks/day_indices'),
+    ('d/a.png', 'd/a.jpg', '', 'd d_indices --suffix .png'),
+    ('d/x/a_mask.png', 'd/x/a.jpg', 'd', 'd d_indices --suffix _mask.png'),
+])
+def test_the_command_names_the_folder_of_all_masks(mask, image, folder, expected):
+    command = convert_command(mask_place(mask, image, folder), '--binary')
+    assert command.endswith(f'convert_masks.py {expected} --binary')
+
+
+def test_nested_masks_are_converted_from_their_root(tmp_path):
+    for name in ('images/day/a.jpg', 'masks/day/a.png'):
+        (tmp_path / name).parent.mkdir(parents=True)
+        gray(values(0, 128)).save(tmp_path / name)
+    found = FolderDataset(data_root=str(tmp_path), data_prefix=dict(img_path='images', seg_map_path='masks'), pipeline=[
+        dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='CheckSegMap', num_classes=2)])
+    with pytest.raises(ValueError, match=f'convert_masks.py {tmp_path}/masks {tmp_path}/masks_indices --binary'):
+        found[0]
+
+
+def test_pictures_of_any_size_are_read(monkeypatch):
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 10)
+    importlib.reload(mmseg_semi.datasets)
+    assert Image.MAX_IMAGE_PIXELS is None

@@ -1,4 +1,6 @@
 """Published partitions in the forms in which they are released, and draws of own ones."""
+import hashlib
+import os
 import random
 
 import pytest
@@ -202,8 +204,8 @@ def test_draws_that_cannot_be():
     groups = group_images(IDS, None)
     with pytest.raises(ValueError, match='cannot show every class: it takes 3 images in 3 groups'):
         draw(groups, CLASSES, 2, 0)
-    for count in (0, 100, 101):
-        with pytest.raises(ValueError, match='must be 1 to 99'):
+    for count in (0, 101):
+        with pytest.raises(ValueError, match='must be 1 to 100'):
             draw(groups, {}, count, 0)
     with pytest.raises(ValueError, match='no group fits into 3 labeled images; the smallest has 10'):
         draw(group_images(IDS, 'p.'), {}, 3, 0)
@@ -211,3 +213,9 @@ def test_draws_that_cannot_be():
         group_images(IDS, 'q')
     with pytest.raises(ValueError, match='no regular expression'):
         group_images(IDS, '(')
+
+
+def test_names_that_are_no_utf8_have_a_digest():
+    name = os.fsdecode(b'caf\xe9')
+    assert digest([name]) == hashlib.sha256(b'caf\xe9').hexdigest()
+    assert draw(group_images([name, 'b'], None), {}, 2, 0) == sorted([name, 'b'])

@@ -12,6 +12,7 @@ from mmseg.datasets import BaseSegDataset, PascalVOCDataset
 from mmseg.registry import DATASETS
 
 from mmseg_semi.datasets import CamVidDataset, SemiDataset, UnlabeledDataset, semi_collate
+from mmseg_semi.datasets.image_lists import IMG_SUFFIXES
 
 LABELED_PIPELINE = [
     dict(type='LoadImageFromFile'),
@@ -71,13 +72,42 @@ def test_masks_are_dropped(tmp_path):
 
 
 def test_list(tmp_path):
+    touch(tmp_path, 'imgs/2007_1.5.jpg', 'imgs/sub/b.jpg', 'imgs/c.PNG', 'imgs/d.jpg')
     ids = write_list(tmp_path / 'ids.txt', '2007_1.5', '', 'sub/b', 'c.PNG', '  d  ')
-    dataset = UnlabeledDataset(ids, data_prefix=dict(img_path='/imgs'), img_suffix='.jpg')
+    dataset = UnlabeledDataset(ids, data_prefix=dict(img_path=str(tmp_path / 'imgs')), img_suffix='.jpg')
     assert names(dataset) == ['2007_1.5.jpg', 'sub/b.jpg', 'c.PNG', 'd.jpg']
+    touch(tmp_path, 'i/aachen/a_1_leftImg8bit.png', 'i/aachen/a_2_leftImg8bit.png')
     city = write_list(tmp_path / 'city.txt', 'aachen/a_1', 'aachen/a_2_leftImg8bit.png')
     dataset = UnlabeledDataset('city.txt', '_leftImg8bit.png', data_root=str(tmp_path), data_prefix=dict(img_path='i'))
     assert osp.samefile(city, dataset.ann_file)
     assert names(dataset) == ['aachen/a_1_leftImg8bit.png', 'aachen/a_2_leftImg8bit.png']
+
+
+@pytest.mark.parametrize('suffix', [IMG_SUFFIXES, '.jpg'])
+def test_lists_of_other_forms(tmp_path, suffix):
+    """As TorchSemiSeg, Windows and file managers write them."""
+    touch(tmp_path, 'img/day/a.jpg', 'img/day/b.jpg', 'img/c.jpg', 'elsewhere/d.jpg')
+    ids = write_list(tmp_path / 'ids.txt', '/day/a.jpg', 'day\\b.jpg', str(tmp_path / 'img/c.jpg'),
+                     str(tmp_path / 'elsewhere/d.jpg'))
+    dataset = UnlabeledDataset(ids, suffix, data_prefix=dict(img_path=str(tmp_path / 'img')))
+    assert names(dataset) == ['day/a.jpg', 'day/b.jpg', 'c.jpg', '../elsewhere/d.jpg']
+
+
+def test_a_wrong_line_is_told_before_training(tmp_path):
+    touch(tmp_path, 'img/a.jpg')
+    ids = write_list(tmp_path / 'ids.txt', 'a', *(f'x/{i}' for i in range(5)))
+    with pytest.raises(FileNotFoundError, match=r"ids.txt: there is no image 'x/0', 'x/1', 'x/2' \(5 of 6 lines\)"):
+        UnlabeledDataset(ids, '.jpg', data_prefix=dict(img_path=str(tmp_path / 'img')))
+
+
+@pytest.mark.parametrize('suffix', [IMG_SUFFIXES, '.jpg'])
+def test_an_id_may_end_in_a_suffix(tmp_path, suffix):
+    """make_partition.py writes `scan.tif` for `scan.tif.jpg`."""
+    touch(tmp_path, 'img/scan.tif.jpg', 'img/b.tif', 'img/b.tif.jpg', 'img/c.jpg')
+    write_list(tmp_path / 'ids.txt', 'scan.tif', 'b.tif')
+    cfg = dict(data_root=str(tmp_path), data_prefix=dict(img_path='img'))
+    assert names(UnlabeledDataset('ids.txt', suffix, **cfg)) == ['scan.tif.jpg', 'b.tif.jpg']
+    assert names(UnlabeledDataset(exclude='ids.txt', **cfg)) == ['b.tif', 'c.jpg']
 
 
 def test_a_list_without_suffixes_finds_files_of_any_format(tmp_path):
@@ -89,7 +119,7 @@ def test_a_list_without_suffixes_finds_files_of_any_format(tmp_path):
     assert names(UnlabeledDataset(ids, data_prefix=dict(img_path=str(tmp_path / 'img')))) == [
         '3.TIF', 'a/2.jpg', 'a/1.5.jpg']
     ids = write_list(tmp_path / 'ids.txt', '3', 'a/9', 'b/1')
-    with pytest.raises(FileNotFoundError, match=r"ids.txt: there is no image 'a/9' \(2 of 3 lines\) below"):
+    with pytest.raises(FileNotFoundError, match=r"ids.txt: there is no image 'a/9', 'b/1' \(2 of 3 lines\)"):
         UnlabeledDataset(ids, data_prefix=dict(img_path=str(tmp_path / 'img')))
 
 
@@ -100,14 +130,48 @@ def test_exclude(tmp_path):
     cfg = dict(data_root=str(tmp_path), data_prefix=dict(img_path='i'))
     assert names(UnlabeledDataset(exclude='one.txt', **cfg)) == ['b.jpg', 'y/c.png', 'y/d.png']
     assert names(UnlabeledDataset(exclude=['one.txt', str(tmp_path / 'two.txt')], **cfg)) == ['b.jpg', 'y/c.png']
+    touch(tmp_path, 'i/b_leftImg8bit.png', 'i/c_leftImg8bit.png')
     ids = write_list(tmp_path / 'ids.txt', 'b_leftImg8bit.png', 'c_leftImg8bit.png')
     write_list(tmp_path / 'three.txt', 'c')
     assert names(UnlabeledDataset(ids, '_leftImg8bit.png', 'three.txt', **cfg)) == ['b_leftImg8bit.png']
     with pytest.raises(FileNotFoundError, match='four.txt'):
         UnlabeledDataset(exclude='four.txt', **cfg)
-    write_list(tmp_path / 'all.txt', 'a', 'b', 'c', 'd')
-    with pytest.raises(ValueError, match='6 of them left out'):
+    write_list(tmp_path / 'all.txt', 'a', 'b', 'c', 'd', 'b_leftImg8bit', 'c_leftImg8bit')
+    with pytest.raises(ValueError, match='8 of them left out'):
         UnlabeledDataset(exclude='all.txt', **cfg)
+
+
+@pytest.mark.parametrize('line', ['JPEGImages/x/a.jpg SegmentationClass/x/a.png', '/x/a.jpg', '{}/x/a.jpg', 'x\\a.jpg',
+                                  '/VOC/JPEGImages/x/a.jpg'])
+def test_exclude_reads_published_lists(tmp_path, line):
+    touch(tmp_path, 'JPEGImages/x/a.jpg', 'JPEGImages/x/b.jpg', 'JPEGImages/y/a.jpg')
+    write_list(tmp_path / 'out.txt', line.format(tmp_path / 'JPEGImages'))
+    for folder in ('JPEGImages', ''):
+        dataset = UnlabeledDataset(data_root=str(tmp_path), data_prefix=dict(img_path=folder), exclude='out.txt')
+        assert sorted(osp.basename(osp.dirname(name)) + '/' + osp.basename(name) for name in names(dataset)) == [
+            'x/b.jpg', 'y/a.jpg']
+
+
+def test_exclude_of_a_folder_among_several(tmp_path):
+    touch(tmp_path, 'day/x/a.jpg', 'day/c.jpg', 'night/x/a.jpg', 'night/b.jpg')
+    cfg = dict(data_root=str(tmp_path), folders=['day', 'night'])
+    for line, left in (('day/x/a.jpg', 3), (f'{tmp_path}/day/x/a.jpg', 3), ('x/a.jpg', 2)):
+        write_list(tmp_path / 'out.txt', line)
+        found = names(UnlabeledDataset(exclude='out.txt', **cfg))
+        assert len(found) == left and 'day/x/a.jpg' not in found
+
+
+def test_an_exclude_list_that_leaves_nothing_out_is_a_mistake(tmp_path):
+    touch(tmp_path, 'i/a.jpg', 'i/b.jpg')
+    write_list(tmp_path / 'right.txt', 'a')
+    write_list(tmp_path / 'wrong.txt', 'a_leftImg8bit.png', 'c')
+    cfg = dict(data_root=str(tmp_path), data_prefix=dict(img_path='i'))
+    with pytest.raises(ValueError, match=r"exclude list wrong.txt leaves out no image of .*/i: its 2 lines such as "
+                                         "'a_leftImg8bit.png' name none of these, such as 'b.jpg'"):
+        UnlabeledDataset(exclude=['right.txt', 'wrong.txt'], **cfg)
+    # A list of images may have left them out before, as that of a stage of self-training.
+    ids = write_list(tmp_path / 'ids.txt', 'b')
+    assert names(UnlabeledDataset(ids, exclude='right.txt', **cfg)) == ['b.jpg']
 
 
 def test_several_folders_with_weights(tmp_path):

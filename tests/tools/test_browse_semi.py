@@ -154,6 +154,16 @@ def test_columns_show_the_step(tool, page, config):
     assert (weight[~target.valid.numpy()] == page.PADDING).all()
 
 
+@pytest.mark.parametrize('bands', [1, 2, 3, 12])
+def test_any_number_of_bands_is_shown(page, bands):
+    images = torch.rand(2, bands, 4, 5)
+    shown = page.bytes_of(images)
+    assert shown.shape == (2, 4, 5, 3)
+    for i in range(3):
+        band = (255 * images[:, i if bands >= 3 else 0]).round().byte().numpy()
+        assert (shown[..., i] == band).all()
+
+
 def test_colors(page):
     label = torch.tensor([[[0, 1], [255, 1]]])
     weight = torch.tensor([[[1., 0.5], [0, 0]]])

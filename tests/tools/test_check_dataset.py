@@ -13,6 +13,7 @@ import time
 import types
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -205,7 +206,7 @@ def test_masks_of_the_wrong_kind(check, data):
     status, findings, *_ = check()
     assert status == 1 and set(findings) == {'color_mask', 'wide_mask'}
     assert findings['color_mask']['count'] == 2 and 'mode RGBA' in findings['color_mask']['examples'][1]
-    assert findings['wide_mask']['examples'][0].endswith('values 0..600')
+    assert findings['wide_mask']['examples'][0].endswith('2.png holds values outside 0 to 255')
     for finding in findings.values():
         assert f'convert_masks.py {data.root}/train_masks --list' in finding['hint'] and '--map' in finding['hint']
 
@@ -533,3 +534,57 @@ def test_check_speed(tmp_path):
     assert not list(tmp_path.iterdir())
     refused = subprocess.run([*command, '--images', '3'], cwd=tmp_path, env=env, text=True, capture_output=True)
     assert refused.returncode == 2 and 'at least 10' in refused.stderr
+
+
+def test_masks_of_fractions(check, data):
+    data.mask('train_masks/0.tif', np.arange(24 * 32).reshape(24, 32) % 3 / 2, np.float32)
+    (data.root / 'train_masks/0.tif').rename(data.root / 'train_masks/0.png')
+    status, findings, *_ = check()
+    assert status == 1 and findings['wide_mask']['examples'][0].endswith('0.png holds values that are no whole numbers')
+
+
+@pytest.mark.parametrize('suffix', ['png', 'tif'])
+def test_colors_of_16_bits(check, data, suffix):
+    """Pillow calls them RGB."""
+    pixels = data.rng.integers(0, 65536, (24, 32, 3)).astype(np.uint16)
+    cv2.imwrite(str(data.root / f'unlabeled/wide.{suffix}'), pixels)
+    status, findings, *_ = check()
+    assert status == 0 and set(findings) == {'wide_image'}
+
+
+def test_masks_in_the_pool(check, data):
+    for i in range(3):
+        data.mask(f'unlabeled/masks/{i}.png', np.zeros((24, 32)))
+    data.mask('unlabeled/gray/x.png', np.zeros((24, 32)))  # the name of no image
+    status, findings, *_ = check()
+    assert status == 0 and set(findings) == {'masks_in_pool'}
+    assert 'unlabeled/masks holds 3 PNGs of one channel' in findings['masks_in_pool']['message']
+
+
+def test_the_report_is_printed_though_the_page_cannot_be_written(tool, data, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+
+    def full(*_):
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(tool, 'write_text', full)
+    assert tool.main([str(data.config), '--workers', '1']) == 2
+    printed, complaint = capsys.readouterr()
+    assert 'ready to train' in printed and 'No space left' in complaint
+
+
+def test_a_reason_with_a_name_that_is_no_utf8(check, data):
+    odd = os.fsdecode(b'caf\xe9')
+    data.write_config(f"\nval_dataloader['dataset'].update(type='FolderDataset', data_prefix=dict(\n"
+                      f"    img_path={ascii('val/' + odd)}, seg_map_path='val_masks'))\n")
+    status, findings, _, page = check()
+    assert status == 1 and 'val/caf\\xe9' in findings['cannot_build']['message'] and 'caf\\xe9' in page
+
+
+def test_the_command_for_masks_beside_images(check, data):
+    for i in range(4):
+        data.mask(f'train/{i}_mask.png', 128 * (np.arange(24 * 32).reshape(24, 32) % 2))
+    data.write_config("\nlabeled.update(type='FolderDataset', seg_map_suffix='_mask.png',\n"
+                      "    data_prefix=dict(img_path='train', seg_map_path='train'))\n")
+    assert check()[1]['wrong_labels']['hint'].endswith(
+        f'{data.root}/train {data.root}/train_indices --suffix _mask.png --map classes.txt')

@@ -1,6 +1,7 @@
 """Masks of every kind become class indices, and those that cannot be are refused by name."""
 import importlib.util
 import json
+import os
 import re
 from argparse import Namespace
 from pathlib import Path
@@ -183,3 +184,74 @@ def test_an_interrupted_run_goes_on(call, tmp_path):
     save(tmp_path / 'in/3.png', COLORS[LABEL])
     assert '3 of 4 masks were converted before' in call('in', 'out', '--map', 'map.txt').out
     assert json.loads((tmp_path / 'out/.convert_masks.json').read_text())['unknown'] == 'error'
+
+
+@pytest.mark.parametrize('channels', [2, 4])
+def test_transparent_pixels_are_background(call, tmp_path, channels):
+    """A brush in white, whose shape is in the alpha channel."""
+    brush = np.full((*LABEL.shape, channels), 255, np.uint8)
+    brush[..., -1] = np.where(LABEL == 1, 255, 0)
+    save(tmp_path / 'in/a.png', brush)
+    assert call('in', 'out', '--binary').code == 0
+    assert (read(tmp_path / 'out/a.png') == (LABEL == 1)).all()
+
+
+def test_changed_masks_are_converted_again(call, tmp_path):
+    for name in 'ab':
+        save(tmp_path / f'in/{name}.png', COLORS[LABEL])
+    call('in', 'out', '--map', 'map.txt')
+    save(tmp_path / 'in/a.png', COLORS[LABEL[::-1]])
+    later = (tmp_path / 'out/a.png').stat().st_mtime + 5
+    os.utime(tmp_path / 'in/a.png', (later, later))
+    done = call('in', 'out', '--map', 'map.txt')
+    assert '1 of 2 masks were converted before; 1 were changed since and are converted again' in done.out
+    assert (read(tmp_path / 'out/a.png') == LABEL[::-1]).all() and (read(tmp_path / 'out/b.png') == LABEL).all()
+
+
+def test_masks_beside_their_images(call, tmp_path):
+    photo = np.random.default_rng(0).integers(0, 256, (*LABEL.shape, 3), dtype=np.uint8)
+    for name in ('a.jpg', 'x/b.jpg'):
+        save(tmp_path / 'in' / name, photo)
+        save((tmp_path / 'in' / name).with_suffix('.png'), COLORS[LABEL])
+    told = call('in', 'out', '--map', 'map.txt')
+    assert told.code == 2 and 'a.jpg and a.png would both become a.png; if one is an image' in told.err
+    assert call('in', 'out', '--map', 'map.txt', '--suffix', '.png').code == 0
+    assert (read(tmp_path / 'out/x/b.png') == LABEL).all()
+    save(tmp_path / 'other/a.png', photo)
+    save(tmp_path / 'other/a_mask.png', COLORS[LABEL])
+    assert call('other', 'out2', '--map', 'map.txt', '--suffix', '_mask.png').code == 0
+    assert sorted(path.name for path in (tmp_path / 'out2').glob('*.png')) == ['a_mask.png']
+
+
+def test_linked_folders_and_large_masks(call, tmp_path, monkeypatch):
+    save(tmp_path / 'elsewhere/a.png', COLORS[LABEL])
+    (tmp_path / 'in').mkdir()
+    (tmp_path / 'in/day').symlink_to(tmp_path / 'elsewhere')
+    assert call('in', 'out', '--map', 'map.txt').code == 0
+    assert (read(tmp_path / 'out/day/a.png') == LABEL).all()
+    assert Image.MAX_IMAGE_PIXELS is None  # a satellite scene is no bomb
+
+
+def test_old_masks_do_not_train_as_photographs(call, tmp_path):
+    """The hint's command was called, `data.py` names the new folder, and the pool is all of the data."""
+    from mmseg_semi.datasets import UnlabeledDataset
+    mine = tmp_path / 'mine'
+    for name in ('labeled/images/day/a.png', 'more/b.jpg', 'more/masks/c.png'):
+        save(mine / name, np.zeros((*LABEL.shape, 3), np.uint8))
+    for name in ('labeled/masks/day/a.png', 'more/hand/d.png'):
+        save(mine / name, COLORS[LABEL])
+    assert call('mine/labeled/masks', 'mine/labeled/masks_indices', '--map', 'map.txt').code == 0
+    assert call('mine/more/hand', 'indices', '--map', 'map.txt').code == 0
+    labeled = dict(type='FolderDataset', data_root=str(mine), metainfo=dict(classes=('a', 'b', 'c')), data_prefix=dict(
+        img_path='labeled/images', seg_map_path='labeled/masks_indices'))
+    used = dict(labeled, data_prefix=dict(img_path='more/hand', seg_map_path='../indices'))  # a folder out of the pool
+
+    def pool(**kwargs):
+        found = UnlabeledDataset(data_root=str(mine), folders=['.'], pipeline=[], **kwargs)
+        return [os.path.relpath(found.get_data_info(i)['img_path'], mine) for i in range(len(found))]
+
+    assert pool() == ['labeled/images/day/a.png', 'more/b.jpg', 'more/hand/d.png', 'more/masks/c.png']
+    assert pool(exclude_sets=[labeled, used]) == ['more/b.jpg', 'more/masks/c.png']
+    mine.rename(tmp_path / 'moved')
+    mine = tmp_path / 'moved'
+    assert 'labeled/masks/day/a.png' not in pool()

@@ -1,6 +1,7 @@
 """The command lines that write and check partitions."""
 import importlib.util
 import json
+import os
 import re
 from argparse import Namespace
 from pathlib import Path
@@ -243,3 +244,50 @@ def test_a_published_partition_is_not_drawn(call, capsys):
         call('make_partition', '--published', '.', '--family', 'coco', '--setting', 232, '--fraction', '1/16',
              '--out', 'out')
     assert '--fraction draws one; choose one' in capsys.readouterr().err
+
+
+def test_masks_below_the_images_are_no_images(data, call):
+    (data / 'ann').rename(data / 'img/masks')
+    done = call('make_partition', '--img-dir', 'img', '--ann-dir', 'img/masks', '--count', 5, '--out', 'out')
+    assert done.returncode == 0, done.stderr
+    labeled, unlabeled = lists(data / 'out')
+    assert len(labeled) == 5 and len(unlabeled) == 27 and not any('masks' in name for name in unlabeled)
+
+
+@pytest.mark.parametrize('size', [('--count', 30), ('--fraction', 1)])
+def test_all_masks_may_be_labeled_where_images_have_none(data, call, size):
+    args = ('make_partition', '--img-dir', 'img', '--ann-dir', 'ann', *size)
+    done = call(*args, '--out', 'out')
+    assert done.returncode == 0, done.stderr
+    labeled, unlabeled = lists(data / 'out')
+    assert len(labeled) == 30 and unlabeled == ['v6/30', 'v6/31']
+    for name in ('30', '31'):
+        (data / f'img/v6/{name}.jpg').unlink()
+    done = call(*args, '--out', 'other')
+    assert done.returncode == 2 and 'none would be unlabeled: ask for 1 to 29' in done.stderr
+    (data / 'img/v5/x.jpg').write_bytes(b'')
+    done = call(*args, '--group-by', r'v\d', '--out', 'other')
+    assert done.returncode == 2 and 'the other 1 are of labeled groups' in done.stderr
+
+
+def test_names_that_are_no_utf8(data, call):
+    for kind, suffix in (('img', 'jpg'), ('ann', 'png')):
+        os.rename(data / f'{kind}/v0/00.{suffix}', os.fsencode(data / f'{kind}/v0') + f'/caf.{suffix}'.encode().replace(
+            b'caf', b'caf\xe9'))
+    for _ in range(2):
+        done = call('make_partition', '--img-dir', 'img', '--ann-dir', 'ann', '--count', 29, '--out', 'out')
+        assert done.returncode == 0, done.stderr
+    assert b'v0/caf\xe9\n' in b''.join((data / f'out/{kind}.txt').read_bytes() for kind in ('labeled', 'unlabeled'))
+    assert call('check_split', 'out').returncode == 0
+
+
+def test_ids_that_end_in_a_suffix(data, call):
+    for path in (*(data / 'img').rglob('*.jpg'), *(data / 'ann').rglob('*.png')):
+        path.rename(path.with_suffix(f'.tif{path.suffix}'))
+    assert call('make_partition', '--img-dir', 'img', '--ann-dir', 'ann', '--count', 5, '--out', 'out').returncode == 0
+    assert 'v2/13.tif' in lists(data / 'out')[0]
+    (data / 'val.txt').write_text('v2/13.tif.jpg\n')
+    done = call('check_split', 'out')
+    assert done.returncode == 0, done.stdout
+    done = call('check_split', 'out', '--val', 'val.txt')
+    assert done.returncode == 1 and '1 images are both labeled and val.txt, such as v2/13.tif' in done.stdout

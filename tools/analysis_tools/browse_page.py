@@ -19,7 +19,8 @@ Column = Tuple[str, List[Cell]]
 
 
 def bytes_of(images: Tensor) -> np.ndarray:
-    """Images, RGB in [0, 1], [N, 3, H, W], as uint8 [N, H, W, 3]."""
+    """Images, RGB in [0, 1], [N, C, H, W], as uint8 [N, H, W, 3]; of other bands the first three, or one in gray."""
+    images = images[:, :3] if images.shape[1] >= 3 else images[:, :1].expand(-1, 3, -1, -1)
     return (255 * images).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
 
 

@@ -1,9 +1,9 @@
 """Measures what a pool of a million unlabeled images costs before the first of them is read.
 
     python tools/analysis_tools/pool_scale.py
-    python tools/analysis_tools/pool_scale.py --folder    # a folder of as many empty files, to be searched
+    python tools/analysis_tools/pool_scale.py --folder    # the folder is searched instead
 
-The paths are generated, no image exists. A list of them is read by ``UnlabeledDataset`` with a labeled set to leave
+The images are empty files, made first. A list of them is read by ``UnlabeledDataset`` with a labeled set to leave
 out, then fed by ``LabeledUnlabeledSampler`` and workers that make no pictures. Memory is read from /proc (Linux).
 """
 import argparse
@@ -41,7 +41,7 @@ def private() -> float:
     return memory('smaps_rollup', 'Private_Clean', 'Private_Dirty')
 
 
-def write_lists(folder: Path, images: int, files: bool) -> None:
+def write_lists(folder: Path, images: int) -> None:
     """``pool.txt``, paths as a fleet of cameras leaves them, ``labeled.txt``, some of these, and the empty files."""
     step = max(images // LABELED, 1)
     with open(folder / 'pool.txt', 'w') as pool, open(folder / 'labeled.txt', 'w') as labeled:
@@ -50,11 +50,10 @@ def write_lists(folder: Path, images: int, files: bool) -> None:
             pool.write(f'{name}.jpg\n')
             if i % step == 0:
                 labeled.write(f'{name}\n')
-            if files:
-                path = folder / 'img' / f'{name}.jpg'
-                if i < 40 * 365:  # as many folders
-                    path.parent.mkdir(parents=True)
-                path.touch()
+            path = folder / 'img' / f'{name}.jpg'
+            if i < 40 * 365:  # as many folders
+                path.parent.mkdir(parents=True)
+            path.touch()
 
 
 def build(folder: Path, files: bool) -> SemiDataset:
@@ -100,7 +99,7 @@ def measure_digest(dataset: SemiDataset) -> dict:
 def measure(images: int, workers: int, samples: int, files: bool) -> dict:
     """All figures, unrounded."""
     with tempfile.TemporaryDirectory() as name:
-        write_lists(Path(name), images, files)
+        write_lists(Path(name), images)
         init_default_scope('mmseg')
         before = memory('status', 'VmRSS')
         Path('/proc/self/clear_refs').write_text('5')  # the peak counts from here

@@ -1,10 +1,12 @@
 """What the sums mean: findings that spoil training, and warnings."""
+import os.path as osp
 import shlex
 from dataclasses import asdict, dataclass, field
 from typing import Dict, Iterable, Iterator, List, Sequence, Tuple
 
 import numpy as np
 
+from dataset_check.common import shown
 from dataset_check.leaks import Overlap
 from dataset_check.sources import EVAL
 from dataset_check.tally import Tally
@@ -25,7 +27,8 @@ PROBLEMS: Dict[str, Tuple[bool, str, str]] = {
     'channels': (True, 'images have another number of channels than model.data_preprocessor.mean',
                  'set mean and std (and backbone.in_channels) to the bands that the pipeline loads'),
     'color_mask': (True, 'masks hold colors, not class indices', BY_MAP),
-    'wide_mask': (True, 'masks hold values that do not fit into 8 bits, and are cut when loaded', BY_MAP),
+    'wide_mask': (True, 'masks hold values that are no whole numbers of 8 bits, and are cut when loaded',
+                  BY_MAP),
     'wrong_labels': (True, 'masks hold labels that are no class', ''),
     'size_mismatch': (True, 'masks have another size than their images', 'resize the masks by nearest neighbour, or '
                       'find their true images'),
@@ -63,6 +66,10 @@ class Finding:
     count: int = 0
     examples: List[Tuple[str, int]] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        # Messages and commands may name files in any encoding.
+        self.message, self.hint = shown(self.message), shown(self.hint)
+
     def plain(self) -> dict:
         """For JSON."""
         return dict(asdict(self), examples=[text for text, _ in self.examples])
@@ -73,7 +80,8 @@ def find(tallies: Sequence[Tally], overlaps: Iterable[Overlap], failed: Dict[str
     found = [Finding('error', 'cannot_build', ', '.join(settings), reason,
                      'mend this and check again; the rest was checked without it')
              for reason, settings in failed.items()]
-    found += [*_model(tallies), *_files(tallies), *_masks(tallies), *_classes(tallies), *map(_overlap, overlaps)]
+    found += [*_model(tallies), *_files(tallies), *_masks(tallies), *_masks_in_pool(tallies), *_classes(tallies),
+              *map(_overlap, overlaps)]
     if failed:  # the labels may be among what could not be built
         found = [finding for finding in found if finding.code != 'no_labeled']
     return sorted(found, key=lambda finding: finding.level != 'error')
@@ -130,9 +138,13 @@ def _files(tallies: Sequence[Tally]) -> Iterator[Finding]:
 
 def _convert(tally: Tally, option: str) -> str:
     """The command that converts the masks of a source; ``--list`` only looks at them."""
-    folder = (tally.source.dataset.data_prefix.get('seg_map_path') or 'MASKS').rstrip('/')
-    out = [] if option == '--list' else [f'{folder}_indices']
-    return f'{CONVERT} {shlex.join([folder, *out, *option.split()])}'
+    images, folder = (osp.normpath(tally.source.dataset.data_prefix.get(key) or 'MASKS')
+                      for key in ('img_path', 'seg_map_path'))
+    suffix = tally.source.dataset.seg_map_suffix
+    words = [folder] if option == '--list' else [folder, f'{folder}_indices']
+    if images == folder and isinstance(suffix, str):
+        words += ['--suffix', suffix]
+    return f'{CONVERT} {shlex.join([*words, *option.split()])}'
 
 
 def _by_map(tally: Tally) -> str:
@@ -166,6 +178,18 @@ def _masks(tallies: Sequence[Tally]) -> Iterator[Finding]:
             yield Finding('error', 'binary_masks', tally.source.name,
                           f'the masks hold 0 and 255 only, and 255 means ignore: {tally.source.classes[1]!r} is never '
                           'trained', _convert(tally, '--binary'))
+
+
+def _masks_in_pool(tallies: Sequence[Tally]) -> Iterator[Finding]:
+    """Folders of the pool that look like masks: PNGs of one channel with the names of other images."""
+    stems = [folder.stems for tally in tallies for folder in tally.folders.values() if not folder.flat]
+    for tally in tallies:
+        for path, folder in tally.folders.items() if tally.source.role == 'unlabeled' else ():
+            if folder.flat and any(folder.stems <= other for other in stems):
+                yield Finding('warning', 'masks_in_pool', tally.source.name, f'{path} holds {len(folder.stems)} PNGs '
+                              'of one channel with the names of images in another folder: masks train as photographs',
+                              'if they are masks, take the folder out of the pool', len(folder.stems),
+                              [(shown(path), folder.place)])
 
 
 def _classes(tallies: Sequence[Tally]) -> Iterator[Finding]:

@@ -19,6 +19,7 @@ from PIL import Image
 
 from dataset_check.common import UserError, one_line, shown
 from dataset_check.sources import Source
+from mmseg_semi.datasets.mask_hint import cut_values
 
 CHUNK = 16
 ORIENTATION = 0x0112  # the EXIF tag
@@ -70,7 +71,6 @@ def _start(sources: List[Source]) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # decoders write about broken files to it, without their names
     cv2.setNumThreads(0)
     torch.set_num_threads(1)  # as in a worker of a data loader: threads do not survive a fork
-    Image.MAX_IMAGE_PIXELS = None
 
 
 def _stop(*_) -> None:
@@ -170,17 +170,22 @@ def _open(record: Record, path: str, what: str, by_pil: bool = True) -> Optional
         return {}  # not a picture, or one for other readers: the pipeline's loader will tell
     try:
         with picture:
-            header = dict(format=picture.format, mode=picture.mode, orientation=picture.getexif().get(ORIENTATION, 1),
-                          extrema=None)
+            wide = picture.mode in WIDE_MODES or _wide_bands(picture)  # before getexif, which may load the picture
+            header = dict(format=picture.format, mode=picture.mode, wide=wide,
+                          orientation=picture.getexif().get(ORIENTATION, 1))
             if what == 'image':
                 picture.draft(None, (64, 64))  # a JPEG is read to its end, but not transformed at full size
             picture.load()
-            if what == 'mask' and picture.mode in WIDE_MODES:
-                header['extrema'] = picture.getextrema()
             return header
     except Exception as error:
         record.problems.append((f'broken_{what}', f'{shown(path)}: {one_line(error)}'))
         return None
+
+
+def _wide_bands(picture: Image.Image) -> bool:
+    """Whether a file that is not loaded yet has bands of 16 bits: Pillow cuts those of colors and calls them RGB."""
+    args = picture.tile[0][3] if picture.tile else ''
+    return ';16' in str(args[0] if isinstance(args, tuple) and args else args)
 
 
 def _load_image(source: Source, record: Record, info: dict, header: dict) -> None:
@@ -201,7 +206,7 @@ def _load_image(source: Source, record: Record, info: dict, header: dict) -> Non
     if not source.stock:
         return  # other loaders have rules of their own
     mode = header.get('mode', '')
-    if mode in WIDE_MODES and record.channels == 3:
+    if header.get('wide') and record.channels == 3:
         record.problems.append(('wide_image', f'{shown(record.image)}: mode {mode}'))
     if mode in ('RGBA', 'LA', 'PA') and record.channels == 3:
         record.problems.append(('alpha', f'{shown(record.image)}: mode {mode}'))
@@ -213,12 +218,13 @@ def _load_mask(source: Source, record: Record, info: dict, header: dict) -> None
     """Loads the mask as the pipeline does, with ``reduce_zero_label`` and ``label_map``, and counts its labels."""
     path = shown(record.mask)
     record.mask_format = header.get('format', '')
-    mode, extrema = header.get('mode'), header.get('extrema')
+    mode = header.get('mode')
     if mode in ('RGB', 'RGBA', 'LA', 'PA', 'CMYK', 'YCbCr'):
         record.problems.append(('color_mask', f'{path}: mode {mode}'))
         return
-    if extrema is not None and not 0 <= extrema[0] <= extrema[1] <= 255:
-        record.problems.append(('wide_mask', f'{path}: values {extrema[0]:g}..{extrema[1]:g}'))
+    cut = cut_values(record.mask)
+    if cut:
+        record.problems.append(('wide_mask', f'{path} {cut}'))
         return
     try:
         info = dict(info, seg_fields=[])

@@ -1,7 +1,8 @@
 """What the records of one source add up to."""
+import os
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Dict, List, Optional, Tuple
+from typing import Dict, List, Optional, Set, Tuple
 
 import numpy as np
 
@@ -9,6 +10,7 @@ from dataset_check.scan import Record
 from dataset_check.sources import Source
 
 EXAMPLES = 5  # kept of each problem
+FLAT = ('PNG 1', 'PNG L', 'PNG P')  # what masks are
 
 
 @dataclass
@@ -16,6 +18,14 @@ class Problem:
     """One kind of problem in one source: how many files, and the first of them with their places in the source."""
     count: int = 0
     examples: List[Tuple[str, int]] = field(default_factory=list)
+
+
+@dataclass
+class Folder:
+    """The images of one folder: their names without suffix, whether all are PNGs of one channel, one place."""
+    place: int
+    stems: Set[str] = field(default_factory=set)
+    flat: bool = True
 
 
 @dataclass
@@ -29,6 +39,7 @@ class Tally:
         images (ndarray): Images per label, int64 [256].
         masks (int): Masks that could be read.
         problems (dict): :class:`Problem` by code.
+        folders (dict): :class:`Folder` by path.
         sound (int): First place without a problem, None if there is none.
     """
     source: Source
@@ -41,11 +52,16 @@ class Tally:
     images: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
     masks: int = 0
     problems: Dict[str, Problem] = field(default_factory=dict)
+    folders: Dict[str, Folder] = field(default_factory=dict)
     sound: Optional[int] = None
 
     def add(self, record: Record) -> None:
         """Counts one image."""
         self.files.append((record.index, record.image, record.real, record.num_bytes))
+        path, name = os.path.split(record.image)
+        folder = self.folders.setdefault(path, Folder(record.index))
+        folder.stems.add(os.path.splitext(name)[0])
+        folder.flat &= record.kind in FLAT
         if record.shape is not None:
             self.shapes[record.shape] += 1
             self.channels[record.channels] += 1

@@ -6,7 +6,8 @@
 
 SegNet's photographs are 480x360, the original ones 960x720; both are split as SegNet does, 367 / 101 / 233:
 0006R0 trains, Seq05VD tests; 0001TP trains up to frame 8520, then tests; 0016E5 trains, but the odd frames from 7959
-to 8159 validate. OUT (default data/camvid) is never the folder that is read; archives are unpacked into OUT/source.
+to 8159 validate. OUT (default data/camvid) is never the folder that is read; archives are unpacked into
+OUT/source/segnet or OUT/source/original.
 
     OUT/img_dir/{train,val,test}/<frame>.jpg (quality 95), OUT/ann_dir/{train,val,test}/<frame>.png (0..10, 255)
     OUT/camvid.json
@@ -72,14 +73,37 @@ class Item(NamedTuple):
 
 
 def wanted(name: str) -> Optional[str]:
-    """Path below OUT/source of a file in an archive of either release."""
+    """Path below OUT/source of a file in an archive: that of its release and the place in it."""
     path = PurePosixPath(name)
     if path.suffix != '.png' or path.name.startswith('.'):
         return None
     folder = path.parent.name
     if folder in {f'{part}{end}' for part in COUNTS for end in ('', 'annot')}:
-        return f'{folder}/{path.name}'
-    return f'{APPROVED}/{path.name}' if path.stem.endswith('_L') else f'{STILLS}/{path.name}'
+        return f'segnet/{folder}/{path.name}'
+    return f'original/{APPROVED if path.stem.endswith("_L") else STILLS}/{path.name}'
+
+
+def unpacked(sources: Sequence[Path], out: Path) -> Path:
+    """The folder to read from: the one that was given, or what the archives were unpacked into.
+
+    Raises:
+        ValueError: If the archives are of both releases.
+    """
+    seen = set()
+
+    def note(name: str) -> Optional[str]:
+        place = wanted(name)
+        if place and place.split('/')[1] in (APPROVED, *(f'{part}annot' for part in COUNTS)):
+            seen.add(place.split('/')[0])  # by its masks: SegNet's tutorial holds other pictures, too
+        return place
+
+    markers = ['trainannot', APPROVED]
+    root, _ = gather(sources, out, OUT, note, ['CamVid'], [*markers, 'segnet/trainannot', f'original/{APPROVED}'])
+    if len(seen) > 1:
+        raise ValueError(f'the archives are of both releases: {", ".join(map(str, sources))}; give those of one')
+    if sources[0].is_dir():
+        return root
+    return root / (seen.pop() if seen else 'original')
 
 
 def part_of(name: str) -> str:
@@ -176,7 +200,7 @@ def main(argv: Optional[List[str]] = None) -> None:
     parser.add_argument('sources', nargs='+', type=Path, help='archives of one release, or the folder of either')
     args = parser.parse_args(argv)
     out = args.out or OUT
-    root, _ = gather(args.sources, out / 'source', OUT, wanted, ['CamVid'], ['trainannot', APPROVED])
+    root = unpacked(args.sources, out / 'source')
     with locked(out):
         plans = plan(root, out)
         check_counts({part: len(items) for part, items in plans.items()}, COUNTS, SOURCE)

@@ -24,6 +24,16 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def read_ids(path: Path, suffixes: Sequence[str]) -> List[str]:
+    """Ids of a list; in one that make_partition.py wrote they stand as they are: `scan.tif` is `scan.tif.jpg`."""
+    lines = read_list(path)
+    try:
+        own = json.loads((path.parent / 'partition.json').read_text(encoding='utf-8'))[path.stem]['sha256']
+    except (OSError, ValueError, KeyError, TypeError):
+        own = None
+    return lines if digest(lines) == own else [list_id(line, suffixes) for line in lines]
+
+
 def problems(folder: Path, lists: dict) -> List[str]:
     """What is wrong.
 
@@ -78,7 +88,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         wrong, lists = [], {}
         for name, path in paths.items():
             try:
-                lists[name] = [list_id(line, (*IMG_SUFFIXES, *args.img_suffix)) for line in read_list(path)]
+                lists[name] = read_ids(path, (*IMG_SUFFIXES, *args.img_suffix))
             except ValueError as error:
                 wrong.append(str(error))
         if not wrong:

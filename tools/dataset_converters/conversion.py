@@ -19,6 +19,7 @@ import numpy as np
 from mmengine.utils import ProgressBar
 from PIL import Image, PngImagePlugin
 
+Image.MAX_IMAGE_PIXELS = None  # the user's own pictures, satellite scenes among them, are no bombs
 KEY = 'mmseg_semi'  # of the PNG text that tells our masks from others
 
 

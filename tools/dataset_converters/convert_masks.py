@@ -3,6 +3,7 @@
     python tools/dataset_converters/convert_masks.py masks --list            # what is in there, as a map
     python tools/dataset_converters/convert_masks.py masks masks_indices --map classes.txt
     python tools/dataset_converters/convert_masks.py masks masks_indices --binary   # 0 stays, the other value is 1
+    python tools/dataset_converters/convert_masks.py mixed mixed_indices --binary --suffix _mask.png  # beside images
 
 A map has a line per class in the order of the indices, `name: values`; a value is a color (`128,64,128` or `#804080`)
 or a gray level or palette index (`7`). The line `ignore: ...` becomes 255. `#` after a blank begins a comment.
@@ -24,10 +25,12 @@ from conversion import whole
 from mmengine.utils import ProgressBar
 from PIL import Image
 
+from mmseg_semi.datasets.image_lists import walk
+from mmseg_semi.datasets.mask_folders import SETTINGS
+
 SUFFIXES = ('.png', '.bmp', '.tif', '.tiff', '.gif', '.webp', '.jpg', '.jpeg')
 LOSSY = ('JPEG', 'MPO')
 IGNORE = 255
-SETTINGS = '.convert_masks.json'
 UNKNOWN = -1
 
 
@@ -189,7 +192,7 @@ class Converter:
         colored = bool(self.classes and self.classes.colored)
         values, clear = read_values(path, colored, lossy=self.threshold is not None, fractions=self.table is None)
         if self.table is None:
-            return self._binary(path, values)
+            return self._binary(path, np.where(clear, 0, values))  # what a brush did not touch
         label = self.table[values]
         label[clear] = UNKNOWN
         wrong = label == UNKNOWN
@@ -219,8 +222,8 @@ def text(value: int, colored: bool) -> str:
     return f'{value >> 16},{value >> 8 & 255},{value & 255}' if colored else str(value)
 
 
-def masks_below(folder: Path) -> List[Path]:
-    """All masks below a folder, relative to it, sorted.
+def masks_below(folder: Path, suffix: Optional[str]) -> List[Path]:
+    """All masks below a folder, relative to it, sorted; those only that end in ``suffix``, if it is given.
 
     Raises:
         FileNotFoundError: If there is none.
@@ -228,16 +231,16 @@ def masks_below(folder: Path) -> List[Path]:
     """
     if not folder.is_dir():
         raise FileNotFoundError(f'folder of masks not found: {folder}')
-    found = sorted(path.relative_to(folder) for path in folder.rglob('*')
-                   if path.suffix.lower() in SUFFIXES and path.is_file()
-                   and not any(part.startswith('.') for part in path.relative_to(folder).parts))
+    ends = (suffix.lower(), ) if suffix else SUFFIXES
+    found = [Path(name) for name in walk(str(folder), ends)]
     if not found:
-        raise FileNotFoundError(f'no mask in {folder}; they end in {" ".join(SUFFIXES)}')
+        raise FileNotFoundError(f'no mask in {folder}; they end in {" ".join(ends)}')
     names: Dict[Path, Path] = {}
     for path in found:
         if names.setdefault(path.with_suffix(''), path) != path:
             raise ValueError(f'{folder}: {names[path.with_suffix("")]} and {path} would both become '
-                             f'{path.with_suffix(".png")}')
+                             f'{path.with_suffix(".png")}; if one is an image, name the ending of the masks, such as '
+                             f'--suffix {path.suffix}')
     return found
 
 
@@ -256,7 +259,7 @@ def parallel(task, items: Sequence, jobs: int) -> Iterator:
 
 def list_values(args: argparse.Namespace) -> int:
     """Prints what is in the masks as a map to begin with."""
-    paths = masks_below(args.masks)
+    paths = masks_below(args.masks, args.suffix)
 
     def count(name: Path) -> Tuple[bool, Counter]:
         try:
@@ -284,18 +287,22 @@ def list_values(args: argparse.Namespace) -> int:
 
 
 def convert(args: argparse.Namespace) -> int:
-    """Converts all masks that are not converted yet."""
+    """Converts all masks that are not converted yet, or were changed since."""
     source, out = args.masks.resolve(), args.out.resolve()
     if source == out or source in out.parents or out in source.parents:
         raise ValueError(f'OUT {args.out} must lie outside of {args.masks}')
     classes = read_map(args.map) if args.map else None
     converter = Converter(classes, args.threshold, args.unknown)
-    names = masks_below(args.masks)
-    _claim(out, dict(source=str(source), threshold=args.threshold, unknown=args.unknown, binary=args.binary,
+    names = masks_below(args.masks, args.suffix)
+    _claim(out, dict(source=os.path.relpath(source, out), suffix=args.suffix, threshold=args.threshold,
+                     unknown=args.unknown, binary=args.binary,
                      map=hashlib.sha256(repr(classes).encode()).hexdigest() if classes else None))
-    jobs = [name for name in names if not (out / name).with_suffix('.png').is_file()]
-    if len(jobs) < len(names):
-        print(f'{len(names) - len(jobs)} of {len(names)} masks were converted before')
+    made = {name: target.stat().st_mtime for name in names if (target := (out / name).with_suffix('.png')).is_file()}
+    stale = {name for name, time in made.items() if (source / name).stat().st_mtime > time}
+    jobs = sorted(set(names) - set(made) | stale)
+    if made:
+        print(f'{len(names) - len(jobs)} of {len(names)} masks were converted before' +
+              (f'; {len(stale)} were changed since and are converted again' if stale else ''))
 
     def one(name: Path) -> np.ndarray:
         label, target = converter.label(args.masks / name), (out / name).with_suffix('.png')
@@ -343,9 +350,10 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     kind.add_argument('--map', type=Path, help='text file, see above')
     kind.add_argument('--binary', action='store_true', help='0 is background, the one other value foreground')
     kind.add_argument('--list', action='store_true', help='only print the values in the masks, as a map')
+    parser.add_argument('--suffix', help='ending of a mask, for masks beside their images: .png, _mask.png')
     parser.add_argument('--threshold', type=int, help='with --binary: values from here on are foreground')
     parser.add_argument('--unknown', choices=('error', 'ignore'), default='error',
-                        help='what becomes of values in no class, and of transparent pixels')
+                        help='with --map: what becomes of values in no class, and of transparent pixels')
     parser.add_argument('--jobs', type=int, default=os.cpu_count(), help='threads')
     args = parser.parse_args(argv)
     if not args.list and args.out is None:

