@@ -160,6 +160,11 @@ class SemiEncoderDecoder(SlidingWindows, EncoderDecoder):
         """Learns how long training lasts (:class:`EMATeacherHook`); augments that do not fit the crop fail here."""
         try_views(self)
 
+    @property
+    def needed_hook(self) -> Optional[str]:
+        """Name of the hook without which training would leave out a part of the method; None in the base."""
+        return None
+
     def begin_iter(self, iteration: int, seed: int, rank: int) -> None:
         """Tells the model where training stands; called by :class:`EMATeacherHook` before each iteration."""
         self._clock = (seed, rank, iteration)

@@ -278,6 +278,19 @@ def test_prototype_file(make_cfg, tmp_path):
     assert not torch.equal(first, bank)  # labeled pixels already moved it
 
 
+def test_pcr_without_the_hook_that_makes_its_prototypes_is_refused(make_cfg):
+    train(make_cfg('first', max_iters=3))
+    cfg = make_cfg('second', max_iters=3, start_iter=0)
+    cfg.custom_hooks = cfg.custom_hooks[:1]
+    runner = Runner.from_cfg(copy.deepcopy(cfg))
+    with pytest.raises(ValueError, match=r"PCR needs a PrototypeInitHook.*add dict\(type='PrototypeInitHook'\)"):
+        runner.train()
+    assert runner.iter == 0
+    cfg.experiment_name += '_'
+    cfg.load_from = f"{make_cfg('first').work_dir}/iter_3.pth"  # brings prototypes
+    assert train(cfg).model.prototype_head.initialized
+
+
 def test_hooks_refuse_a_plain_segmentor(make_cfg):
     cfg = make_cfg()
     for key in ('labeler', 'branches', 'prototype_head', 'joint_forward', 'start_iter', 'eval_with'):
