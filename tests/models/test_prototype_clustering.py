@@ -64,6 +64,13 @@ def test_pixels_of_a_class_lie_on_the_class_and_ignored_ones_are_skipped():
     assert len(got[1]) == 2 and got[1] < {(0, 1), (1, 0), (1, 1)}
 
 
+def test_an_ignored_class_gets_no_pixels():
+    label_map = torch.tensor([[0, 0], [1, 1]])
+    reservoir = collect([(None, label_map)], lambda _: torch.ones(1, 1, 2, 2), 2, True, torch.Generator(),
+                        ignore_index=0)
+    assert [len(features) for features in reservoir.features.values()] == [0, 2]
+
+
 def test_features_are_read_at_the_pixels_relative_position_and_bad_ones_left_out():
     label_map = torch.tensor([[0, 0], [1, 1]])
     feature = torch.tensor([[[[1., 2., 3.], [4., 5., 6.], [float('nan'), 8., 9.]]]])  # [1, 1, 3, 3]

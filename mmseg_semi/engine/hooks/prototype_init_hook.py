@@ -25,19 +25,20 @@ def labeled_samples(cfg, rank: int = 0, world_size: int = 1) -> Iterator[dict]:
         yield dataset[i]
 
 
-def pad_label(label: Tensor, image: Sequence[int], padded: Sequence[int]) -> Tensor:
+def pad_label(label: Tensor, image: Sequence[int], padded: Sequence[int], ignore_index: int = 255) -> Tensor:
     """Adds to a label map what ``data_preprocessor.test_cfg`` added to its image at the bottom and right.
 
     Args:
         label (Tensor): [H, W]; the image may have been resized since.
         image (Sequence[int]): Height and width of the image.
         padded (Sequence[int]): The same after padding.
+        ignore_index (int): What the head ignores. Defaults to 255.
 
     Returns:
-        Tensor: [H', W'] with 255 in the padding.
+        Tensor: [H', W'] with ``ignore_index`` in the padding.
     """
     bottom, right = (round(side * new / old) - side for side, old, new in zip(label.shape, image, padded, strict=True))
-    return torch.nn.functional.pad(label, (0, right, 0, bottom), value=255)
+    return torch.nn.functional.pad(label, (0, right, 0, bottom), value=ignore_index)
 
 
 def cluster_labeled_pixels(model: PCR, cfg, seed: int) -> Tuple[Tensor, Tensor]:
@@ -52,7 +53,7 @@ def cluster_labeled_pixels(model: PCR, cfg, seed: int) -> Tuple[Tensor, Tensor]:
         tuple[Tensor, Tensor]: Bank [C, K, D] and ``class_valid`` [C], on the CPU; of zeros on ranks other than 0.
     """
     rank, world_size = get_dist_info()
-    head = model.prototype_head
+    head, ignore = model.prototype_head, model.decode_head.ignore_index
     was_training = model.training
 
     def network_inputs() -> Iterator[Tuple[Tensor, Tensor]]:
@@ -60,7 +61,7 @@ def cluster_labeled_pixels(model: PCR, cfg, seed: int) -> Tuple[Tensor, Tensor]:
             batch = dict(inputs=[sample['inputs']], data_samples=[sample['data_samples']])
             inputs = model.data_preprocessor(batch, False)['inputs']
             label = sample['data_samples'].gt_sem_seg.data.squeeze(0)
-            yield inputs, pad_label(label, sample['inputs'].shape[1:], inputs.shape[2:])
+            yield inputs, pad_label(label, sample['inputs'].shape[1:], inputs.shape[2:], ignore)
 
     def feature_of(image: Tensor) -> Tensor:
         model.decode_head(model.extract_feat(image))
@@ -68,7 +69,8 @@ def cluster_labeled_pixels(model: PCR, cfg, seed: int) -> Tuple[Tensor, Tensor]:
 
     model.eval()
     generator = torch.Generator().manual_seed(seed + rank)
-    reservoir = collect(network_inputs(), feature_of, head.num_classes, model.align_corners, generator)
+    reservoir = collect(network_inputs(), feature_of, head.num_classes, model.align_corners, generator,
+                        ignore_index=ignore)
     model.train(was_training)
     bank = torch.zeros(head.bank.shape)
     class_valid = torch.zeros(head.class_valid.shape, dtype=torch.bool)

@@ -122,6 +122,16 @@ def test_prototypes_of_padded_inputs(make_cfg):
     assert (label[66:] == 255).all() and (label[:, 66:] == 255).all()
 
 
+def test_a_class_that_the_head_ignores_gets_no_prototypes(make_cfg):
+    cfg = make_cfg()
+    for head in (cfg.model.decode_head, cfg.model.auxiliary_head):
+        head.ignore_index = 3
+    cfg.model.data_preprocessor.update(seg_pad_val=3, test_cfg=dict(size=(48, 40)))
+    model = Runner.from_cfg(cfg).model
+    assert cluster_labeled_pixels(model, cfg, seed=0)[1].tolist() == [True, True, True, False]
+    assert (pad_label(torch.zeros(2, 2), (2, 2), (3, 3), 3)[2] == 3).all()
+
+
 def test_a_stopped_run_resumes_to_the_same_weights(make_cfg):
     whole = train(make_cfg('whole', max_iters=6)).model.state_dict()
     stopped = make_cfg('stopped', max_iters=6)

@@ -330,6 +330,22 @@ def test_student_may_start_from_a_whole_checkpoint(tiny_cfg, tmp_path):
         assert torch.equal(model.state_dict()[name], state['backbone.conv1.weight']), name
 
 
+def test_padding_has_a_label_that_every_head_ignores_or_knows(tiny_cfg):
+
+    def make(decode=255, auxiliary=255, padding=255):
+        cfg = copy.deepcopy(tiny_cfg)
+        cfg.decode_head.ignore_index, cfg.auxiliary_head.ignore_index = decode, auxiliary
+        cfg.data_preprocessor.seg_pad_val = padding
+        return MODELS.build(cfg)
+
+    make(), make(padding=0), make(254, 254, 254), make(0, 0, 0)  # padding=0: it trains class 0, as published for PCR
+    for index in (254, 0):
+        with pytest.raises(ValueError, match=rf'decode_head.ignore_index must be 255, .*seg_pad_val.*; found {index}'):
+            make(decode=index)
+    with pytest.raises(ValueError, match=r'auxiliary_head\[0\].ignore_index must be 254, .*seg_pad_val.*; found 255'):
+        make(254, padding=254)
+
+
 def test_heads_that_cannot_carry_pseudo_labels_are_refused(tiny_cfg):
     binary = copy.deepcopy(tiny_cfg)
     binary.decode_head.update(num_classes=2, out_channels=1)
