@@ -87,15 +87,19 @@ def load_prototypes(path: str) -> dict:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it does not hold ``bank`` and ``class_valid``.
+        ValueError: If it cannot be read or does not hold ``bank`` and ``class_valid``.
     """
+    make = f'`python tools/make_prototypes.py CONFIG CHECKPOINT --out {path}`'
     if not Path(path).is_file():
-        raise FileNotFoundError(f'prototypes: no file {path}; make it with `python tools/make_prototypes.py CONFIG '
-                                f'CHECKPOINT --out {path}`')
-    content = torch.load(path, map_location='cpu', weights_only=True)
-    if not isinstance(content, dict) or not {'bank', 'class_valid'} <= content.keys():
-        raise ValueError(f'prototypes: {path} must hold a dict with bank and class_valid, found '
-                         f'{sorted(content) if isinstance(content, dict) else type(content).__name__}')
+        raise FileNotFoundError(f'prototypes: no file {path}; make it with {make}')
+    try:
+        content = torch.load(path, map_location='cpu', weights_only=True)
+    except Exception as error:  # of many types; their texts name other remedies, and no file
+        raise ValueError(f'prototypes: {path}: cannot be read ({type(error).__name__}), so it is broken or no file of '
+                         f'{make}') from error
+    if not isinstance(content, dict) or not all(torch.is_tensor(content.get(key)) for key in ('bank', 'class_valid')):
+        raise ValueError(f'prototypes: {path}: must hold a dict with the tensors bank and class_valid, found '
+                         f'{sorted(map(str, content)) if isinstance(content, dict) else type(content).__name__}')
     return content
 
 
@@ -103,9 +107,9 @@ def load_prototypes(path: str) -> dict:
 class PrototypeInitHook(Hook):
     """Initializes the prototypes of :class:`PCR` once; a resumed run keeps those of its checkpoint.
 
-    With ``file``, they are there from the first iteration (the published way). Without, the current student is run over
-    the labeled images when the semi-supervised phase starts, and its pixels are clustered; until then the prototype
-    losses are 0.
+    With ``file``, they are there from the first iteration (the published way), whatever ``load_from`` brings. Without,
+    those of ``load_from`` stay; if there are none, the current student is run over the labeled images when the
+    semi-supervised phase starts, and its pixels are clustered; until then the prototype losses are 0.
 
     Args:
         file (str, optional): A file of ``tools/make_prototypes.py``.
@@ -119,19 +123,30 @@ class PrototypeInitHook(Hook):
         self.done = False
 
     def before_train(self, runner: Runner) -> None:
-        """Loads the file, if there is one, before any step."""
+        """Loads the file, if there is one, before any step.
+
+        Raises:
+            TypeError: If the model is not a :class:`PCR`.
+            FileNotFoundError: If there is no such file.
+            ValueError: If the file does not fit the model, or the labeled images could not be clustered later.
+        """
         model = unwrap(runner)
         if not isinstance(model, PCR):
             raise TypeError(f'PrototypeInitHook needs model.type="PCR", found {type(model).__name__}')
-        self.model, self.done = model, bool(model.prototype_head.initialized)
+        self.model = model
+        # A run that starts with the weights of another has iteration 0, one that goes on has not.
+        self.done = bool(model.prototype_head.initialized) and not (self.file and runner.iter == 0)
         if self.done:
             runner.logger.info('Prototypes come from the checkpoint' + (f'; {self.file} is not read.' if self.file
                                                                         else '.'))
-        elif not self.file:
-            self._check_labeled(runner)
-        if self.file and not self.done:
+        elif self.file:
             content = load_prototypes(self.file)
-            self._set(runner, content['bank'], content['class_valid'], source=self.file)
+            try:
+                self._set(runner, content['bank'], content['class_valid'], source=self.file)
+            except ValueError as error:
+                raise ValueError(f'prototypes: {self.file}: {error}') from error
+        else:
+            self._check_labeled(runner)
 
     def _check_labeled(self, runner: Runner) -> None:
         """Finds out now what would fail in the middle of training."""

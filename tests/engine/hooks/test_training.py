@@ -1,5 +1,6 @@
 """Hooks inside a real runner on a few generated images: the teacher's path, prototypes, resume, misuse."""
 import copy
+import pickle
 from pathlib import Path
 
 import pytest
@@ -269,13 +270,6 @@ def test_prototype_file(make_cfg, tmp_path):
     cfg.custom_hooks[1].file = missing
     with pytest.raises(FileNotFoundError, match='none.pth.*make_prototypes.py'):
         Runner.from_cfg(cfg).train()
-    for content, words in (({'bank': torch.zeros(1)}, 'class_valid'),
-                           ({'bank': torch.zeros(3, 2, 12), 'class_valid': torch.ones(3, dtype=torch.bool)},
-                            r'\(4, 2, 12\).*\(3, 2, 12\)')):
-        torch.save(content, missing)
-        cfg.experiment_name += '_'
-        with pytest.raises(ValueError, match=words):
-            Runner.from_cfg(cfg).train()
     bank = torch.rand(4, 2, 12)
     torch.save(dict(bank=bank, class_valid=torch.ones(4, dtype=torch.bool)), missing)
     cfg.experiment_name += '_'
@@ -286,6 +280,64 @@ def test_prototype_file(make_cfg, tmp_path):
     first = recorder.student[0]['prototype_head.bank']
     assert recorder.student[0]['prototype_head.initialized'] and (first - bank).abs().max() < 0.1
     assert not torch.equal(first, bank)  # labeled pixels already moved it
+
+
+def test_a_bad_prototype_file_is_named(make_cfg, tmp_path):
+    path = tmp_path / 'prototypes.pth'
+
+    def saved(bank, **other):
+        torch.save(dict(bank=bank, **other), path)
+        return path.read_bytes()
+
+    all_valid = dict(class_valid=torch.ones(4, dtype=torch.bool))
+    good = saved(torch.rand(4, 2, 12), **all_valid)
+    for content, words in (
+        (b'', r'cannot be read \(EOFError\)'),
+        (good[:len(good) // 2], r'cannot be read \(RuntimeError\).*make_prototypes.py'),
+        (pickle.dumps(Path()), r'cannot be read \(UnpicklingError\).*make_prototypes.py'),
+        (saved(torch.zeros(1)), r"the tensors bank and class_valid, found \['bank'\]"),
+        (saved([0.], class_valid=[True]), r"the tensors bank and class_valid, found \['bank', 'class_valid'\]"),
+        (saved(torch.zeros(3, 2, 12), **all_valid), r'\(4, 2, 12\) and 4 flags, found \(3, 2, 12\) and \(4,\)'),
+        (saved(torch.full((4, 2, 12), float('nan')), **all_valid), '96 values that are not finite'),
+    ):
+        path.write_bytes(content)
+        cfg = make_cfg(max_iters=3)
+        cfg.custom_hooks[1].file = str(path)
+        with pytest.raises(ValueError, match=f'^prototypes: {path}: .*{words}'):
+            Runner.from_cfg(cfg).train()
+
+
+def test_a_prototype_file_wins_over_load_from_and_is_not_needed_to_resume(make_cfg, tmp_path):
+    path = tmp_path / 'prototypes.pth'
+    bank = torch.rand(4, 2, 12)
+    torch.save(dict(bank=bank, class_valid=torch.ones(4, dtype=torch.bool)), path)
+
+    def make(work_dir):
+        cfg = make_cfg(work_dir, start_iter=1)
+        cfg.custom_hooks[1].file = str(path)
+        return cfg
+
+    whole = make('whole')
+    recorder, runner = Recorder(), Runner.from_cfg(whole)
+    runner.register_hook(recorder)
+    runner.train()
+    stopped = make('stopped')
+    stopped.train_cfg.max_iters = 3
+    train(stopped)
+    again = make('stopped')
+    other = make('other')
+    other.update(load_from=f'{again.work_dir}/iter_3.pth')
+    started = Runner.from_cfg(other)
+    started.register_hook(loaded := Recorder())
+    started.train()
+    assert (loaded.student[0]['prototype_head.bank'] - bank).abs().max() < 0.1  # labeled pixels moved it a little
+    trained = recorder.student[2]['prototype_head.bank']
+    assert (loaded.student[0]['prototype_head.bank'] - bank).norm() < (trained - bank).norm()
+    path.unlink()
+    again.resume = True
+    resumed = train(again).model.state_dict()
+    for name, tensor in recorder.student[-1].items():
+        torch.testing.assert_close(resumed[name], tensor, msg=name)
 
 
 def test_pcr_without_the_hook_that_makes_its_prototypes_is_refused(make_cfg):
