@@ -25,13 +25,22 @@ class PixelReservoir:
         self.features: Dict[int, list] = {c: [] for c in range(num_classes)}
         self.seen = [0] * num_classes
 
+    def __getstate__(self) -> dict:
+        """For another rank: one tensor [n, D] per class, since thousands of small ones are slow to pickle."""
+        stacked = {label: torch.stack(kept) if kept else [] for label, kept in self.features.items()}
+        return {**vars(self), 'features': stacked}
+
+    def __setstate__(self, state: dict) -> None:
+        """From another rank."""
+        vars(self).update(state, features={label: list(kept) for label, kept in state['features'].items()})
+
     def add(self, label: int, features: Tensor) -> None:
         """Adds features [P, D] of one class (Vitter's algorithm R)."""
         kept = self.features[label]
         for feature in features:
             self.seen[label] += 1
             if len(kept) < self.capacity:
-                kept.append(feature.clone())  # not a view: pickling one would carry its whole block along
+                kept.append(feature.clone())  # not a view: it would keep its whole block
                 continue
             slot = int(torch.randint(self.seen[label], (), generator=self.generator))
             if slot < self.capacity:

@@ -80,6 +80,12 @@ def test_features_are_read_at_the_pixels_relative_position_and_bad_ones_left_out
 
 
 def test_a_reservoir_travels_between_ranks_without_baggage():
-    reservoir = PixelReservoir(1, 1000, torch.Generator())
+    reservoir = PixelReservoir(2, 1000, torch.Generator())
     reservoir.add(0, torch.randn(64, 128))
-    assert len(pickle.dumps(reservoir.features)) < 3 * 64 * 128 * 4
+    sent = pickle.dumps(reservoir)
+    assert len(sent) - len(pickle.dumps(PixelReservoir(2, 1000, torch.Generator()))) < 1.02 * 64 * 128 * 4
+    arrived = pickle.loads(sent)
+    assert torch.equal(torch.stack(arrived.features[0]), torch.stack(reservoir.features[0]))
+    assert arrived.features[1] == [] and arrived.seen == [64, 0]
+    reservoir.merge(arrived)
+    assert len(reservoir.features[0]) == 128

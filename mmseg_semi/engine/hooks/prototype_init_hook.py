@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Iterator, Optional, Sequence, Tuple
 
 import torch
-from mmengine.dist import all_gather_object, broadcast, get_dist_info
+from mmengine.dist import broadcast, gather_object, get_dist_info
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor
@@ -74,8 +74,8 @@ def cluster_labeled_pixels(model: PCR, cfg, seed: int) -> Tuple[Tensor, Tensor]:
     model.train(was_training)
     bank = torch.zeros(head.bank.shape)
     class_valid = torch.zeros(head.class_valid.shape, dtype=torch.bool)
-    parts: list = all_gather_object(reservoir)
-    if rank == 0:
+    parts = gather_object(reservoir)  # None on ranks other than 0
+    if parts is not None:
         for other in parts[1:]:
             reservoir.merge(other)
         bank, class_valid = cluster(reservoir, head.num_prototypes, head.channels, seed)
