@@ -8,6 +8,7 @@ from mmengine.dist import broadcast, gather_object, get_dist_info
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor
+from torch.utils.data import ConcatDataset
 
 from mmseg_semi.engine.hooks.ema_teacher_hook import unwrap
 from mmseg_semi.models.prototype_clustering import cluster, collect
@@ -15,12 +16,22 @@ from mmseg_semi.models.segmentors.pcr import PCR
 from mmseg_semi.registry import DATASETS, HOOKS
 
 
+def unwrapped(dataset: dict) -> Iterator[dict]:
+    """The configs of the data sets inside wrappers like ``ConcatDataset`` and ``RepeatDataset``, once each."""
+    parts = dataset.get('datasets') or ([dataset['dataset']] if 'dataset' in dataset else [])
+    if not parts:
+        yield dataset
+    for part in parts:
+        yield from unwrapped(part)
+
+
 def labeled_samples(cfg, rank: int = 0, world_size: int = 1) -> Iterator[dict]:
     """This rank's share of the labeled training images, through the validation pipeline (no random augmentation)."""
     dataset_cfg = copy.deepcopy(cfg.train_dataloader.dataset)
     dataset_cfg = dataset_cfg.datasets[0] if 'datasets' in dataset_cfg else dataset_cfg.labeled
-    dataset_cfg.pipeline = copy.deepcopy(cfg.val_dataloader.dataset.pipeline)
-    dataset = DATASETS.build(dataset_cfg)
+    pipeline = cfg.val_dataloader.dataset.pipeline
+    dataset = ConcatDataset([DATASETS.build(dict(one, pipeline=copy.deepcopy(pipeline))) for one in
+                             unwrapped(dataset_cfg)])
     for i in range(rank, len(dataset), world_size):
         yield dataset[i]
 

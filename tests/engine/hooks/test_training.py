@@ -123,6 +123,25 @@ def test_prototypes_of_padded_inputs(make_cfg):
     assert (label[66:] == 255).all() and (label[:, 66:] == 255).all()
 
 
+def test_prototypes_of_a_labeled_set_inside_wrappers(make_cfg):
+    banks = []
+    for wrap in (False, True):
+        cfg = make_cfg(f'wrapped{wrap}')
+        labeled, unlabeled = cfg.train_dataloader.dataset.labeled, cfg.train_dataloader.dataset.unlabeled
+        if wrap:  # SemiDataset takes no wrapper, mmengine's ConcatDataset does
+            halves = [dict(labeled, indices=indices) for indices in ([0, 1, 2], [3, 4, 5])]
+            repeated = [dict(type='RepeatDataset', times=2, dataset=half) for half in halves]
+            labeled = dict(type='ConcatDataset', datasets=repeated)
+            cfg.train_dataloader.dataset = dict(type='ConcatDataset', datasets=[labeled, unlabeled], ignore_keys=[
+                'classes', 'palette', 'label_map', 'reduce_zero_label'])
+        runner = Runner.from_cfg(cfg)
+        torch.manual_seed(0)
+        runner.model.init_weights()
+        assert len(runner.train_dataloader.dataset.datasets[0]) == (12 if wrap else 6)
+        banks.append(cluster_labeled_pixels(runner.model, runner.cfg, seed=0)[0])
+    assert banks[0].any() and torch.equal(*banks)
+
+
 def test_a_class_that_the_head_ignores_gets_no_prototypes(make_cfg):
     cfg = make_cfg()
     for head in (cfg.model.decode_head, cfg.model.auxiliary_head):
