@@ -77,6 +77,9 @@ class SemiSegDataPreProcessor(BaseDataPreprocessor):
 
         Returns:
             dict: ``inputs`` (:class:`SemiBatch`, or [N, 3, H, W] of a plain batch) and ``data_samples`` (labeled).
+
+        Raises:
+            ValueError: If a group is empty, or one of its images is larger than ``size``.
         """
         if not (isinstance(data, dict) and 'unlabeled' in data):
             return self.plain(data, training)
@@ -92,6 +95,11 @@ class SemiSegDataPreProcessor(BaseDataPreprocessor):
         return dict(inputs=SemiBatch(labeled, weak, valid), data_samples=label_samples)
 
     def _group(self, group: dict):
+        for image in group['inputs'] if self.size else ():
+            if any(side > most for side, most in zip(image.shape[1:], self.size, strict=True)):
+                raise ValueError(f'a training image has {tuple(image.shape[1:])} pixels (H, W), but '
+                                 f'data_preprocessor.size is {self.size}: put RandomCrop(crop_size={self.size}) into '
+                                 'the pipelines of the training set, or set data_preprocessor.size to their crop')
         out = self.unit(group, True)
         return out['inputs'], out['data_samples']
 
