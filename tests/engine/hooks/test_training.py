@@ -7,6 +7,7 @@ import pytest
 import torch
 from mmengine.runner import Runner
 
+from mmseg_semi.engine.hooks import EMATeacherHook
 from mmseg_semi.engine.hooks.prototype_init_hook import cluster_labeled_pixels, pad_label
 
 
@@ -36,6 +37,12 @@ class Recorder:
                 self.teacher.append({k: v.clone() for k, v in model.teacher.state_dict().items()})
 
         return _Recorder()
+
+
+@pytest.mark.parametrize('decay', [1.0, -0.1])
+def test_a_decay_that_is_none_is_refused(decay):
+    with pytest.raises(ValueError, match=rf'^EMATeacherHook.decay must be in \[0, 1\), found {decay}'):
+        EMATeacherHook(decay=decay)
 
 
 @pytest.mark.parametrize('buffers', ['average', 'copy'])

@@ -172,10 +172,15 @@ def test_one_weight_for_all_pixels_is_refused(tiny_pcr_cfg):
     MODELS.build({**tiny_pcr_cfg, 'labeler': dict(type='MultiScaleLabeler', labeler={**ratio, 'reliability': 'pixel'})})
 
 
-def test_checkpoint_without_a_bank_loads_and_linear_prediction_works(tiny_pcr_cfg):
+def test_checkpoint_without_a_bank_warns_loads_and_linear_prediction_works(tiny_pcr_cfg, monkeypatch):
+    printed = []
+    monkeypatch.setattr('mmseg_semi.models.heads.prototype_head.print_log', lambda text, **_: printed.append(text))
     model = build(tiny_pcr_cfg)
+    load_state_dict(model, model.state_dict())
+    assert not printed
     state = {k: v for k, v in model.state_dict().items() if not k.startswith('prototype_head.')}
     load_state_dict(model, state)
+    assert len(printed) == 1 and 'The checkpoint holds no prototypes: prototype losses stay 0 until' in printed[0]
     assert not model.prototype_head.initialized
     with torch.no_grad():
         assert model.eval().predict(torch.randn(1, 3, 33, 33))[0].pred_sem_seg.data.shape == (1, 33, 33)

@@ -248,6 +248,8 @@ def test_misuse_is_explained(tiny_cfg, make_batch):
         MODELS.build(dict(tiny_cfg, eval_with='mentor'))
     with pytest.raises(ValueError, match='start_iter.*-1'):
         MODELS.build(dict(tiny_cfg, start_iter=-1))
+    with pytest.raises(ValueError, match=r'^branches\[1\]: loss_weight must be >= 0, found -0.5'):
+        MODELS.build(dict(tiny_cfg, branches=[dict(augments=[]), dict(augments=[], loss_weight=-0.5)]))
 
 
 @pytest.mark.parametrize('change, error, message', [
