@@ -27,6 +27,7 @@ def test_step_cost():
     result = run('step_cost.py', PCR, '--steps', 2, '--json', '--cfg-options', 'crop_size=(64,64)',
                  'model.data_preprocessor.size=(64,64)', 'train_dataloader.sampler.counts=(2,1)')
     assert result['config'] == PCR and result['steps'] == 2 and result['device'].startswith('CPU')
+    assert result['layout'] == 'channels_last'  # of the config's schedule
     assert 0.5 < result['ratio_of_cpu_time'] < 5 and result['ratio'] > 0
     stages = result['stages']
     assert {'preprocess', 'teacher forward', 'pseudo label', 'strong views', 'student forward', 'supervised loss',
