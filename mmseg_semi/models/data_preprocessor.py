@@ -25,8 +25,9 @@ class SemiSegDataPreProcessor(BaseDataPreprocessor):
         size_divisor (int, optional): Pad training images to a multiple of this instead. Used only without ``size``.
         pad_val (float): Value of padding after normalization. Defaults to 0, the mean color.
         bgr_to_rgb (bool): Whether the loader delivers BGR, as mmcv's does. Defaults to True.
-        seg_pad_val (int): Label of padding in labeled images. 255 (ignored) is our choice; the original PCR code pads
-            with 0, so that padding trains background. Defaults to 255.
+        seg_pad_val (int): Label of padding in labeled images: the ``ignore_index`` of the heads, or a class, which
+            padding then trains. 255 (ignored) is our choice; the original PCR code pads with 0, background. Defaults
+            to 255.
         test_cfg (dict, optional): ``size`` or ``size_divisor`` for test-time padding, as in mmseg.
 
     Raises:
@@ -54,7 +55,7 @@ class SemiSegDataPreProcessor(BaseDataPreprocessor):
             bgr_to_rgb=bgr_to_rgb,
             pad_val=pad_val,
             seg_pad_val=seg_pad_val)
-        self.pad_val = pad_val
+        self.pad_val, self.seg_pad_val = pad_val, seg_pad_val
         # One value stands for all channels; OneDL's takes 1 or 3 of them, its buffers any number.
         self.plain = MODELS.build(dict(shared, mean=[0.], std=[1.], test_cfg=test_cfg))
         self.plain.mean, self.plain.std = (torch.tensor(values).view(-1, 1, 1) for values in (mean, std))
@@ -76,6 +77,9 @@ class SemiSegDataPreProcessor(BaseDataPreprocessor):
 
         Returns:
             dict: ``inputs`` (:class:`SemiBatch`, or [N, 3, H, W] of a plain batch) and ``data_samples`` (labeled).
+
+        Raises:
+            ValueError: If a group is empty, or one of its images is larger than ``size``.
         """
         if not (isinstance(data, dict) and 'unlabeled' in data):
             return self.plain(data, training)
@@ -91,6 +95,11 @@ class SemiSegDataPreProcessor(BaseDataPreprocessor):
         return dict(inputs=SemiBatch(labeled, weak, valid), data_samples=label_samples)
 
     def _group(self, group: dict):
+        for image in group['inputs'] if self.size else ():
+            if any(side > most for side, most in zip(image.shape[1:], self.size, strict=True)):
+                raise ValueError(f'a training image has {tuple(image.shape[1:])} pixels (H, W), but '
+                                 f'data_preprocessor.size is {self.size}: put RandomCrop(crop_size={self.size}) into '
+                                 'the pipelines of the training set, or set data_preprocessor.size to their crop')
         out = self.unit(group, True)
         return out['inputs'], out['data_samples']
 

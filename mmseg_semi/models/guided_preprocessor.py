@@ -48,7 +48,8 @@ class GuidedSegDataPreProcessor(SemiSegDataPreProcessor):
             dict: ``inputs`` (:class:`GuidedBatch`) and ``data_samples``, one for each image of ``inputs.labeled``.
 
         Raises:
-            ValueError: If the batch has no labeled image, or only some images of a kind have guides.
+            ValueError: If the batch has no labeled image, only some images of a kind have guides, or an image is larger
+                than ``size``.
         """
         if not (isinstance(data, dict) and 'unlabeled' in data):
             return self.plain(data, training)
@@ -77,8 +78,8 @@ class GuidedSegDataPreProcessor(SemiSegDataPreProcessor):
 
     def _images(self, inputs: List[Tensor], data_samples: List) -> tuple:
         """Stacked images, and samples that hold nothing but the mask, padded alike."""
-        group = self.unit(dict(inputs=inputs, data_samples=[self._mask_only(sample) for sample in data_samples]), True)
-        images, samples = group['inputs'], group['data_samples']
+        samples = [self._mask_only(sample) for sample in data_samples]
+        images, samples = self._group(dict(inputs=inputs, data_samples=samples))
         self._fill(images, self._valid(samples, images))
         return images, samples
 

@@ -1,7 +1,8 @@
 """Says before a network is built why a method cannot train it."""
 import importlib.util
-from typing import Optional, Sequence, Union
+from typing import List, Optional, Sequence, Tuple, Union
 
+from mmseg.models import EncoderDecoder
 from mmseg.models.backbones import BEiT
 from mmseg.models.decode_heads import (
     DAHead,
@@ -15,6 +16,7 @@ from mmseg.models.decode_heads import (
     SideAdapterCLIPHead,
 )
 from mmseg.models.decode_heads.cascade_decode_head import BaseCascadeDecodeHead
+from torch import nn
 
 from mmseg_semi.models.heads import FeatureMapDPTHead
 from mmseg_semi.registry import MODELS
@@ -57,6 +59,36 @@ def check_network(backbone: dict,
     check_head(_find(decode_head))
     _check_tokens(backbone, decode_head)
     _check_sizes(backbone, labeler or {}, data_preprocessor or {}, any_size)
+
+
+def aux_heads(model: EncoderDecoder) -> List[nn.Module]:
+    """The auxiliary heads of a segmentor, none to many."""
+    if not model.with_auxiliary_head:
+        return []
+    return list(model.auxiliary_head) if isinstance(model.auxiliary_head, nn.ModuleList) else [model.auxiliary_head]
+
+
+def named_heads(model: EncoderDecoder) -> List[Tuple[str, nn.Module]]:
+    """The decode head and the auxiliary heads of a segmentor under the names of their settings."""
+    return [('decode_head', model.decode_head), *((f'auxiliary_head[{i}]', h) for i, h in enumerate(aux_heads(model)))]
+
+
+def check_padding(model: EncoderDecoder) -> None:
+    """Compares the label that padding gets with those that the heads of a built segmentor know.
+
+    A class is one of them: then padding trains that class (docs/methods/pcr.md).
+
+    Raises:
+        ValueError: If the label is neither a class of a head nor what it ignores.
+    """
+    padding = getattr(model.data_preprocessor, 'seg_pad_val', None)
+    if padding is None:
+        return
+    for name, head in named_heads(model):
+        if padding != head.ignore_index and padding not in range(head.num_classes):
+            raise ValueError(f'{name}.ignore_index must be {padding}, the label of padding '
+                             f'(data_preprocessor.seg_pad_val); found {head.ignore_index}: set both to the value of '
+                             'ignored pixels in the masks')
 
 
 def check_installed(part: dict) -> None:

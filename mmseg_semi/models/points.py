@@ -111,8 +111,10 @@ class _TapPoints(torch.autograd.Function):
         index, weight = ctx.saved_tensors
         grad_points = grad_points.transpose(1, 2).contiguous()  # [N, D, P]
         # In place: the tapped module starts with a convolution, whose input gradient is freshly made and ours alone.
-        if not grad_feature.is_contiguous():
+        if not any(grad_feature.is_contiguous(memory_format=layout)
+                   for layout in (torch.contiguous_format, torch.channels_last)):
             grad_feature = grad_feature.contiguous()
+        flat = grad_feature.view(*grad_feature.shape[:2], -1)  # not flatten, which may copy
         for corner, share in zip(index, weight, strict=True):
-            grad_feature.flatten(2).index_add_(2, corner, (grad_points * share).to(ctx.dtype))
+            flat.index_add_(2, corner, (grad_points * share).to(ctx.dtype))
         return grad_feature, None, None

@@ -25,13 +25,22 @@ class PixelReservoir:
         self.features: Dict[int, list] = {c: [] for c in range(num_classes)}
         self.seen = [0] * num_classes
 
+    def __getstate__(self) -> dict:
+        """For another rank: one tensor [n, D] per class, since thousands of small ones are slow to pickle."""
+        stacked = {label: torch.stack(kept) if kept else [] for label, kept in self.features.items()}
+        return {**vars(self), 'features': stacked}
+
+    def __setstate__(self, state: dict) -> None:
+        """From another rank."""
+        vars(self).update(state, features={label: list(kept) for label, kept in state['features'].items()})
+
     def add(self, label: int, features: Tensor) -> None:
         """Adds features [P, D] of one class (Vitter's algorithm R)."""
         kept = self.features[label]
         for feature in features:
             self.seen[label] += 1
             if len(kept) < self.capacity:
-                kept.append(feature.clone())  # not a view: pickling one would carry its whole block along
+                kept.append(feature.clone())  # not a view: it would keep its whole block
                 continue
             slot = int(torch.randint(self.seen[label], (), generator=self.generator))
             if slot < self.capacity:
@@ -51,7 +60,7 @@ class PixelReservoir:
 
 
 def sample_pixels(label_map: Tensor, num_classes: int, per_class: int,
-                  generator: torch.Generator) -> Iterable[Tuple[int, Tensor, Tensor]]:
+                  generator: torch.Generator, ignore_index: int = 255) -> Iterable[Tuple[int, Tensor, Tensor]]:
     """Random pixels of each class present in a label map.
 
     Args:
@@ -59,13 +68,14 @@ def sample_pixels(label_map: Tensor, num_classes: int, per_class: int,
         num_classes (int): C.
         per_class (int): At most this many pixels per class.
         generator (torch.Generator): CPU generator.
+        ignore_index (int): Skipped too, also if it is a class. Defaults to 255.
 
     Yields:
         tuple[int, Tensor, Tensor]: The class, and rows and columns [P] int64.
     """
     flat = label_map.flatten()
     for label in flat.unique().tolist():
-        if label >= num_classes:
+        if label == ignore_index or label >= num_classes:
             continue
         where = (flat == label).nonzero().squeeze(1)
         chosen = where[torch.randperm(len(where), generator=generator)[:per_class]]
@@ -79,7 +89,8 @@ def collect(samples: Iterable[Tuple[Tensor, Tensor]],
             align_corners: bool,
             generator: torch.Generator,
             per_image: int = 256,
-            capacity: int = 20000) -> PixelReservoir:
+            capacity: int = 20000,
+            ignore_index: int = 255) -> PixelReservoir:
     """Gathers raw pixel features with their ground truth.
 
     Args:
@@ -91,6 +102,7 @@ def collect(samples: Iterable[Tuple[Tensor, Tensor]],
         generator (torch.Generator): CPU generator.
         per_image (int): Pixels per image and class. Defaults to 256.
         capacity (int): Pixels per class in all. Defaults to 20000.
+        ignore_index (int): Label that the head ignores. Defaults to 255.
 
     Returns:
         PixelReservoir: float32 features on the CPU; features that are not finite are left out.
@@ -98,7 +110,7 @@ def collect(samples: Iterable[Tuple[Tensor, Tensor]],
     reservoir = PixelReservoir(num_classes, capacity, generator)
     for image, label_map in samples:
         feature = feature_of(image)
-        for label, rows, columns in sample_pixels(label_map.cpu(), num_classes, per_image, generator):
+        for label, rows, columns in sample_pixels(label_map.cpu(), num_classes, per_image, generator, ignore_index):
             values = PointReader(rows, columns, tuple(label_map.shape), align_corners).read(feature)[0].cpu()
             reservoir.add(label, values[torch.isfinite(values).all(dim=1)])
     return reservoir

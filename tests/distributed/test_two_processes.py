@@ -30,16 +30,24 @@ def run(case, out, world):
 @pytest.mark.slow
 @pytest.mark.parametrize('case', ['plain', 'one class per rank', 'class without prototypes', 'nothing on rank 1',
                                   'css ori', 'css mix', 'css cross', 'css mix, nothing on rank 1', 'fixmatch',
-                                  'maskmatch', 'cisc pair', 'cisc rectify', 'cisc online'])
+                                  'maskmatch', 'cisc pair', 'cisc rectify', 'cisc online',
+                                  'k-means, one class per rank'])
 def test_ranks_agree_and_equal_the_union(tmp_path, case):
     ranks = run(case, tmp_path / 'two', 2)
     for name, tensor in ranks[0]['state'].items():
         assert torch.equal(tensor, ranks[1]['state'][name]), name
     assert all(torch.isfinite(r['loss']).all() for r in ranks)
-    if 'nothing on rank 1' in case:  # unequal divisors: the union is another objective; all that counts is no hang
+    if case == 'css mix, nothing on rank 1':  # unequal divisors: the union is another objective; only no hang counts
+        return
+    if case.startswith('k-means'):  # on the pixels that each rank has drawn
+        assert ranks[0]['state']['prototype_head.class_valid'].tolist() == [True, True, False, False]
+        assert ranks[0]['state']['prototype_head.bank'][:2].any(2).all()
         return
     union = run(case, tmp_path / 'one', 1)[0]
     assert all(loss > 0 for losses in union['unsup'][1:] for loss in losses)  # CSS begins without prototypes
+    if case == 'nothing on rank 1':
+        assert not any(ranks[1]['loss']) and all(ranks[0]['loss'])
+        union['loss'] /= 2  # one divisor, not two
     if case == 'cisc online':
         assert ranks[0]['state']['guide_table'].any(1).all()  # the other rank's images too
     torch.testing.assert_close((ranks[0]['loss'] + ranks[1]['loss']) / 2, union['loss'], atol=1e-5, rtol=1e-5)

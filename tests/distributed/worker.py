@@ -4,8 +4,10 @@ Trains a tiny network for three steps on this rank's half of a fixed batch and s
 instead of BN, so that a union of batches and two halves of it mean the same.
 """
 import copy
+import logging
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,17 +22,17 @@ from mmengine.registry import init_default_scope  # noqa: E402
 from mmengine.structures import PixelData  # noqa: E402
 from mmseg.structures import SegDataSample  # noqa: E402
 
-from mmseg_semi.engine.hooks import GuideTableHook  # noqa: E402
+from mmseg_semi.engine.hooks import GuideTableHook, PrototypeInitHook  # noqa: E402
 from mmseg_semi.models.ema import EMA, ema_decay  # noqa: E402
 from mmseg_semi.models.segmentors import SemiEncoderDecoder  # noqa: E402
-from mmseg_semi.registry import MODELS  # noqa: E402
+from mmseg_semi.registry import DATASETS, MODELS  # noqa: E402
 from mmseg_semi.structures import View  # noqa: E402
 
 
 def model_cfg(case: str) -> ConfigDict:
     cfg = ConfigDict(copy.deepcopy(TINY))
-    # Nothing confident on any rank in one case: a threshold that no pixel reaches.
-    threshold = 1.0 if 'nothing on rank 1' in case else 0.0
+    # CSS: nothing confident on any rank in one case, by a threshold that no pixel reaches.
+    threshold = 1.0 if case == 'css mix, nothing on rank 1' else 0.0
     cfg.update(labeler=dict(type='ThresholdLabeler', threshold=threshold), auxiliary_head=None,
                branches=[dict(augments=[])])
     if case.startswith('css'):
@@ -59,6 +61,8 @@ def model_cfg(case: str) -> ConfigDict:
             cfg.branches.append(dict(augments=[dict(type='PatchMask', block_size=8)], update_bn=False))
     else:
         cfg.update(type='PCR', prototype_head=dict(num_prototypes=2, grid_size=8))
+        if case == 'nothing on rank 1':
+            cfg.unsup_loss = dict(type='PseudoLabelCrossEntropy', norm='kept')  # all its losses are means over kept
     norm = dict(type='GN', num_groups=2)
     cfg.backbone.norm_cfg, cfg.decode_head.norm_cfg = norm, norm
     return cfg
@@ -69,7 +73,7 @@ def sample(index: int, labeled: bool, case: str) -> dict:
     data = SegDataSample()
     if labeled:
         label = torch.randint(3, (1, 33, 33), generator=generator)  # class 3 is nowhere
-        if case == 'one class per rank':
+        if 'one class per rank' in case:
             label.fill_(index // 2)
         if 'nothing on rank 1' in case and index >= 2:
             label.fill_(255)
@@ -84,9 +88,14 @@ def sample(index: int, labeled: bool, case: str) -> dict:
     return dict(inputs=torch.randint(256, (3, 33, 33), generator=generator, dtype=torch.uint8), data_samples=data)
 
 
+def share(rank: int, world: int) -> range:
+    """This rank's images."""
+    return range(4)[rank * 4 // world:(rank + 1) * 4 // world]
+
+
 def batch_of(rank: int, world: int, case: str) -> dict:
     from mmseg_semi.datasets import semi_collate
-    mine = range(4)[rank * 4 // world:(rank + 1) * 4 // world]
+    mine = share(rank, world)
     unlabeled = [] if case == 'cisc pair' else [sample(i + 10, False, case) for i in mine]
     return semi_collate([sample(i, True, case) for i in mine] + unlabeled)
 
@@ -97,6 +106,42 @@ def table_hook(model) -> GuideTableHook:
     hook.model, hook.digest = model, ''
     hook.dataset = SimpleNamespace(table=torch.zeros(4, 4, dtype=torch.uint8))
     return hook
+
+
+@DATASETS.register_module()
+class LabeledSamples:
+    """The labeled images, in an order that gives each rank those of one class to cluster."""
+
+    def __init__(self, pipeline):
+        self.samples = [sample(i, True, 'one class per rank') for i in (0, 2, 1, 3)]
+
+    def __len__(self):
+        return len(self.samples)
+
+    def __getitem__(self, index):
+        return self.samples[index]
+
+
+def cluster_prototypes(model) -> None:
+    """What PrototypeInitHook does at the first semi-supervised iteration."""
+    cfg = ConfigDict(train_dataloader=dict(dataset=dict(labeled=dict(type='LabeledSamples'))),
+                     val_dataloader=dict(dataset=dict(pipeline=[])))
+    loader = SimpleNamespace(dataset=SimpleNamespace(metainfo={}))
+    hook = PrototypeInitHook()
+    hook.model = model
+    hook.before_train_iter(
+        SimpleNamespace(iter=1, seed=0, cfg=cfg, train_dataloader=loader, logger=logging.getLogger()), 0)
+
+
+def unsure_of_rank_1(model, mine: range) -> None:
+    """Rejects the pseudo-labels of the images that rank 1 of 2 has."""
+    labeler, sure = model.labeler, torch.tensor([i < 2 for i in mine])
+
+    def rejecting(*args):
+        target = labeler(*args)
+        return replace(target, weight=target.weight * sure[:, None, None])
+
+    model.labeler = rejecting
 
 
 def draw_by_ranks(augment) -> None:
@@ -130,7 +175,9 @@ def main(case: str, out: str) -> None:
         if world > 1:
             dist.barrier()
         model.load_teacher(f'{out}.teacher.{world}')
-    if hasattr(model, 'prototype_head'):
+    if case.startswith('k-means'):
+        cluster_prototypes(model)
+    elif hasattr(model, 'prototype_head'):
         valid = torch.tensor([True, True, True, case != 'class without prototypes'])
         model.prototype_head.set_bank(torch.rand(model.prototype_head.bank.shape), valid)
     if case.startswith('css') or case in ('fixmatch', 'maskmatch'):
@@ -139,9 +186,13 @@ def main(case: str, out: str) -> None:
     for branch in getattr(model, 'branches', []) if world == 1 else []:
         for augment in branch.augments:
             draw_by_ranks(augment)
+    if case == 'nothing on rank 1':
+        unsure_of_rank_1(model, share(rank, world))
     model.train()
     wrapped = MMDistributedDataParallel(model, broadcast_buffers=False) if world > 1 else model
-    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    # Two ranks average their losses; where one has none, its divisor is missing in the union, whose losses are double.
+    rate = 0.05 if case == 'nothing on rank 1' and world == 1 else 0.1
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=rate)
     ema = EMA(model.teacher, model) if isinstance(model, SemiEncoderDecoder) else None
     hook, history, unsup = table_hook(model), [], []
     for iteration in range(1, 4):

@@ -52,6 +52,14 @@ def test_bad_statistics_are_named(bad):
         MODELS.build(dict(CFG, **bad))
 
 
+@pytest.mark.parametrize('kind', ['SemiSegDataPreProcessor', 'GuidedSegDataPreProcessor'])
+@pytest.mark.parametrize('size', [(40, 33), (33, 34)])
+def test_an_image_larger_than_the_size_tells_what_to_do(make_batch, kind, size):
+    words = rf'has \({size[0]}, {size[1]}\) pixels.*size is \(33, 33\).*RandomCrop\(crop_size=\(33, 33\)\)'
+    with pytest.raises(ValueError, match=words):
+        MODELS.build(dict(CFG, type=kind))(make_batch(sizes=((33, 33), size)), True)
+
+
 @pytest.mark.parametrize('counts,missing', [((0, 2), 'labeled'), ((2, 0), 'unlabeled')])
 def test_an_empty_group_tells_which_pipeline_is_wrong(make_batch, counts, missing):
     with pytest.raises(ValueError, match=f'no {missing} image.*LoadAnnotations'):

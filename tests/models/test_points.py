@@ -79,6 +79,22 @@ def test_gradient_through_the_tap_equals_resizing_first():
         torch.testing.assert_close(mine, reference, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize('size', [(9, 9), (1, 7), (7, 1)])
+def test_the_points_gradient_is_added_in_place_in_both_layouts(memory_format, size):
+    torch.manual_seed(0)
+    feature = torch.randn(2, 6, *size).contiguous(memory_format=memory_format).requires_grad_()
+    rows, columns = stratified_pixels(33, 33, 4, torch.Generator().manual_seed(1))
+    passed, points = PointReader(rows, columns, (33, 33), True)(feature)
+    sent = torch.randn(2, 6, *size).contiguous(memory_format=memory_format)
+    target = torch.randn_like(points)
+    full = F.interpolate(feature, (33, 33), mode='bilinear', align_corners=True)[:, :, rows, columns].transpose(1, 2)
+    expected = sent + torch.autograd.grad(full, feature, target)[0]
+    got, = torch.autograd.grad((passed, points), feature, (sent, target))
+    torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
+    assert got.data_ptr() == sent.data_ptr() and got.stride() == sent.stride()  # no copy
+
+
 def test_points_alone_carry_a_gradient_too():
     feature = torch.randn(1, 2, 3, 3, requires_grad=True)
     _, points = PointReader(torch.tensor([0]), torch.tensor([2]), (3, 3), True)(feature)

@@ -64,6 +64,13 @@ def test_pixels_of_a_class_lie_on_the_class_and_ignored_ones_are_skipped():
     assert len(got[1]) == 2 and got[1] < {(0, 1), (1, 0), (1, 1)}
 
 
+def test_an_ignored_class_gets_no_pixels():
+    label_map = torch.tensor([[0, 0], [1, 1]])
+    reservoir = collect([(None, label_map)], lambda _: torch.ones(1, 1, 2, 2), 2, True, torch.Generator(),
+                        ignore_index=0)
+    assert [len(features) for features in reservoir.features.values()] == [0, 2]
+
+
 def test_features_are_read_at_the_pixels_relative_position_and_bad_ones_left_out():
     label_map = torch.tensor([[0, 0], [1, 1]])
     feature = torch.tensor([[[[1., 2., 3.], [4., 5., 6.], [float('nan'), 8., 9.]]]])  # [1, 1, 3, 3]
@@ -73,6 +80,12 @@ def test_features_are_read_at_the_pixels_relative_position_and_bad_ones_left_out
 
 
 def test_a_reservoir_travels_between_ranks_without_baggage():
-    reservoir = PixelReservoir(1, 1000, torch.Generator())
+    reservoir = PixelReservoir(2, 1000, torch.Generator())
     reservoir.add(0, torch.randn(64, 128))
-    assert len(pickle.dumps(reservoir.features)) < 3 * 64 * 128 * 4
+    sent = pickle.dumps(reservoir)
+    assert len(sent) - len(pickle.dumps(PixelReservoir(2, 1000, torch.Generator()))) < 1.02 * 64 * 128 * 4
+    arrived = pickle.loads(sent)
+    assert torch.equal(torch.stack(arrived.features[0]), torch.stack(reservoir.features[0]))
+    assert arrived.features[1] == [] and arrived.seen == [64, 0]
+    reservoir.merge(arrived)
+    assert len(reservoir.features[0]) == 128

@@ -27,6 +27,7 @@ def test_step_cost():
     result = run('step_cost.py', PCR, '--steps', 2, '--json', '--cfg-options', 'crop_size=(64,64)',
                  'model.data_preprocessor.size=(64,64)', 'train_dataloader.sampler.counts=(2,1)')
     assert result['config'] == PCR and result['steps'] == 2 and result['device'].startswith('CPU')
+    assert result['layout'] == 'channels_last'  # of the config's schedule
     assert 0.5 < result['ratio_of_cpu_time'] < 5 and result['ratio'] > 0
     stages = result['stages']
     assert {'preprocess', 'teacher forward', 'pseudo label', 'strong views', 'student forward', 'supervised loss',
@@ -55,13 +56,15 @@ def test_step_cost_needs_a_method():
 
 
 @pytest.mark.slow
-def test_prototype_memory():
-    result = run('prototype_memory.py', '--images', 2, '--crop', 257, '--channels', 256, '--json')
+@pytest.mark.parametrize('layout', [[], ['--channels-last']])
+def test_prototype_memory(layout):
+    result = run('prototype_memory.py', '--images', 2, '--crop', 257, '--channels', 256, '--json', *layout)
     assert result['loss'] > 0 and result['loss_difference'] < 1e-5
     assert result['gradient_difference'] < 1e-4
     # The resized feature alone: 2 x 256 x 257 x 257 floats.
     assert result['reference_extra_mb'] > 0.9 * 2 * 256 * 257 * 257 * 4 / 1e6
-    assert result['ours_extra_mb'] < result['reference_extra_mb'] / 2
+    # It takes 5 copies of the 1024 picked pixels of each image; a copy of the feature would be 4 more.
+    assert result['ours_extra_mb'] < 8 * 2 * 256 * 1024 * 4 / 1e6
 
 
 @pytest.mark.slow

@@ -36,7 +36,7 @@ def peak_megabytes() -> float:
     return int(line.split()[1]) * 1024 / 1e6
 
 
-def run(way: str, images: int, crop: int, channels: int) -> dict:
+def run(way: str, images: int, crop: int, channels: int, channels_last: bool = False) -> dict:
     """One forward and backward.
 
     Args:
@@ -44,6 +44,7 @@ def run(way: str, images: int, crop: int, channels: int) -> dict:
         images (int): N.
         crop (int): Side of the crop in pixels, of the form 4 k + 1.
         channels (int): D, even.
+        channels_last (bool): Memory layout of feature and convolution. Defaults to False.
 
     Returns:
         dict: ``megabytes``, ``loss`` (of the branch; 0 for the baseline) and ``grad``, [N, D, 16] samples of the
@@ -52,9 +53,11 @@ def run(way: str, images: int, crop: int, channels: int) -> dict:
     generator = torch.Generator().manual_seed(0)
     size = (crop - 1) // 4 + 1
     # As in DeepLabV3PlusHead: the feature is a concatenation of the low-level and the ASPP branch.
-    parts = [torch.randn(images, channels // 2, size, size, generator=generator).requires_grad_() for _ in range(2)]
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    parts = [torch.randn(images, channels // 2, size, size, generator=generator).contiguous(memory_format=layout)
+             .requires_grad_() for _ in range(2)]
     torch.manual_seed(0)
-    head = nn.ModuleDict(dict(classifier=nn.Conv2d(channels, channels // 2, 3, padding=1)))
+    head = nn.ModuleDict(dict(classifier=nn.Conv2d(channels, channels // 2, 3, padding=1))).to(memory_format=layout)
     prototypes = PrototypeHead(num_classes=21, channels=channels, num_prototypes=4)
     prototypes.set_bank(torch.randn(21, 4, channels, generator=generator), torch.ones(21, dtype=torch.bool))
     rows, columns = stratified_pixels(crop, crop, 32, generator)
@@ -94,17 +97,19 @@ def main() -> None:
     parser.add_argument('--images', type=int, default=8)
     parser.add_argument('--crop', type=int, default=513)
     parser.add_argument('--channels', type=int, default=512)
+    parser.add_argument('--channels-last', action='store_true', help='the memory layout of ChannelsLastHook')
     parser.add_argument('--json', action='store_true', help='the last line is one JSON object')
     parser.add_argument('--way', choices=WAYS, help=argparse.SUPPRESS)
     parser.add_argument('--to', help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.way:
-        torch.save(run(args.way, args.images, args.crop, args.channels), args.to)
+        torch.save(run(args.way, args.images, args.crop, args.channels, args.channels_last), args.to)
         return
     with tempfile.TemporaryDirectory() as folder:
         for way in WAYS:
             command = [sys.executable, __file__, '--images', str(args.images), '--crop', str(args.crop), '--channels',
                        str(args.channels), '--way', way, '--to', f'{folder}/{way}.pt']
+            command += ['--channels-last'] if args.channels_last else []
             # glibc keeps freed blocks of up to 32 MB; given back at once, the peak is that of live tensors.
             subprocess.run(command, check=True, env={**os.environ, 'MALLOC_MMAP_THRESHOLD_': '1000000'})
         results = {way: torch.load(f'{folder}/{way}.pt', weights_only=True) for way in WAYS}

@@ -9,8 +9,9 @@ Two things run in turns in one process on random images of the config's crop and
   the same groups, optimizer. Nothing of that can be saved.
 
 ``ratio`` is the median of the first over the median of the second, ``ratio_of_fastest`` compares the fastest runs (less
-sensitive to other jobs on the machine) and ``ratio_of_cpu_time`` the processor time (meaningful on CPUs). Stages come
-from further, instrumented runs; each excludes the stages that it calls. Weights are random and learning rates 0.
+sensitive to other jobs on the machine) and ``ratio_of_cpu_time`` the processor time (meaningful on CPUs). With a
+``ChannelsLastHook`` in the config both run in that memory layout. Stages come from further, instrumented runs; each
+excludes the stages that it calls. Weights are random and learning rates 0.
 """
 import argparse
 import json
@@ -29,6 +30,7 @@ from torch import Tensor
 
 import mmseg_semi  # noqa: F401 (registers the parts that configs name)
 from mmseg_semi.engine.give_up import MISTAKES, give_up
+from mmseg_semi.engine.hooks import ChannelsLastHook
 from mmseg_semi.models.ema import EMA
 from mmseg_semi.models.segmentors import SemiEncoderDecoder
 from mmseg_semi.registry import MODELS
@@ -111,6 +113,10 @@ class Bench:
             raise TypeError(f'step_cost needs a semi-supervised config; its model.type is {cfg.model.type!r}')
         self.model.copy_student_to_teacher()
         self.model.to(device).train()
+        hooks = [hook for hook in (*cfg.get('default_hooks', {}).values(), *cfg.get('custom_hooks', [])) if hook]
+        self.channels_last = any(hook['type'] == 'ChannelsLastHook' for hook in hooks)
+        if self.channels_last:
+            ChannelsLastHook().before_train(self)  # reads no more of a runner than its model
         self.model.begin_train(cfg.train_cfg.get('max_iters', 10**6))
         if hasattr(self.model, 'prototype_head'):
             head = self.model.prototype_head
@@ -121,8 +127,8 @@ class Bench:
         self.optimizer: OptimWrapper = build_optim_wrapper(self.model, cfg.optim_wrapper)
         for group in self.optimizer.param_groups:
             group['lr'] = 0.  # the sum of logits must not drive the weights away
-        hook = next((h for h in cfg.get('custom_hooks', []) if h['type'] == 'EMATeacherHook'), {})
-        self.ema = EMA(self.model.teacher, self.model, hook.get('buffers', 'average'))
+        teacher_hook = next((hook for hook in hooks if hook['type'] == 'EMATeacherHook'), {})
+        self.ema = EMA(self.model.teacher, self.model, teacher_hook.get('buffers', 'average'))
         self.batch = random_batch(cfg)
         self.iteration = max(self.model.start_iter, 1)
         self.teacher_shapes: List[Tuple[int, ...]] = []
@@ -262,15 +268,16 @@ def main() -> None:
         give_up(error, cfg)
     result = measure(bench, args.steps)
 
+    layout = 'channels_last' if bench.channels_last else 'contiguous'
     name = torch.cuda.get_device_name() if device.type == 'cuda' else f'CPU, {torch.get_num_threads()} threads'
-    print(f'{args.config} on {name}: teacher on {bench.teacher_shapes}, student on {bench.student_shapes}')
+    print(f'{args.config} on {name}, {layout}: teacher on {bench.teacher_shapes}, student on {bench.student_shapes}')
     print(f'{"stage":20}{"step ms":>10}{"bare ms":>10}{"share":>8}')
     for stage, row in sorted(result['stages'].items(), key=lambda item: -item[1]['ms']):
         print(f'{stage:20}{row["ms"]:10.2f}{row["bare_ms"]:10.2f}{row["share"]:8.1%}')
     print(f'step {result["step_ms"]:.1f} ms / bare networks {result["bare_ms"]:.1f} ms = {result["ratio"]:.3f} '
           f'(fastest runs: {result["ratio_of_fastest"]:.3f}, processor time: {result["ratio_of_cpu_time"]:.3f})')
     if args.json:
-        print(json.dumps(dict(result, config=args.config, device=name, steps=args.steps)))
+        print(json.dumps(dict(result, config=args.config, device=name, layout=layout, steps=args.steps)))
 
 
 if __name__ == '__main__':

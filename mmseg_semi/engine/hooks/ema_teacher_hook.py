@@ -48,6 +48,19 @@ def check_feed(runner: Runner) -> None:
                          'iteration loops need infinite=True, epoch loops infinite=False')
 
 
+def check_hooks(runner: Runner, model: SemiEncoderDecoder) -> None:
+    """Looks for the hook that the method needs besides.
+
+    Raises:
+        ValueError: If it does not run.
+    """
+    needed = model.needed_hook
+    if needed and not any(isinstance(hook, HOOKS.get(needed)) for hook in runner.hooks):
+        raise ValueError(f'{type(model).__name__} needs a {needed}, found none among the hooks of the run: add '
+                         f"dict(type='{needed}') to custom_hooks (the list of a child config replaces that of its "
+                         'base)')
+
+
 @HOOKS.register_module()
 class EMATeacherHook(Hook):
     """Moves the teacher after every optimizer step: ``teacher <- d teacher + (1 - d) student``.
@@ -82,6 +95,7 @@ class EMATeacherHook(Hook):
         """Checks the feed and pairs the tensors, which are on their device by now."""
         self.model = unwrap(runner)
         check_feed(runner)
+        check_hooks(runner, self.model)
         if self.model.start_iter >= runner.max_iters:
             raise ValueError(f'model.start_iter={self.model.start_iter}, but training ends after {runner.max_iters} '
                              'iterations: the teacher would never label')

@@ -4,7 +4,7 @@ from typing import Optional
 import torch
 from mmengine.dist import all_reduce
 from mmengine.hooks import CheckpointHook, Hook
-from mmengine.runner import Runner
+from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from mmseg_semi.registry import HOOKS
 
@@ -14,7 +14,8 @@ class FiniteLossHook(Hook):
     """Stops training on all ranks when the loss of one is NaN or infinite.
 
     A teacher averages its student, so that a diverged student is lost for good while the run goes on to its end. Reads
-    the loss, one device sync, every ``interval`` iterations, and before each checkpoint of ``CheckpointHook``.
+    the loss, one device sync, every ``interval`` iterations, at the end of each epoch of an epoch loop, and before each
+    checkpoint of ``CheckpointHook``.
 
     Args:
         interval (int): Iterations, at least 1.
@@ -38,6 +39,8 @@ class FiniteLossHook(Hook):
                          outputs: Optional[dict] = None) -> None:
         """Reads the losses that the step returned."""
         due = any(self.every_n_train_iters(runner, interval) for interval in self.intervals)
+        if isinstance(runner.train_loop, EpochBasedTrainLoop):
+            due |= self.end_of_epoch(runner.train_dataloader, batch_idx)
         if not due and not self.is_last_train_iter(runner):
             return
         wrong = (~outputs['loss'].isfinite()).float()

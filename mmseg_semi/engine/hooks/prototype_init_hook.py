@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import Iterator, Optional, Sequence, Tuple
 
 import torch
-from mmengine.dist import all_gather_object, broadcast, get_dist_info
+from mmengine.dist import broadcast, gather_object, get_dist_info
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor
+from torch.utils.data import ConcatDataset
 
 from mmseg_semi.engine.hooks.ema_teacher_hook import unwrap
 from mmseg_semi.models.prototype_clustering import cluster, collect
@@ -15,29 +16,40 @@ from mmseg_semi.models.segmentors.pcr import PCR
 from mmseg_semi.registry import DATASETS, HOOKS
 
 
+def unwrapped(dataset: dict) -> Iterator[dict]:
+    """The configs of the data sets inside wrappers like ``ConcatDataset`` and ``RepeatDataset``, once each."""
+    parts = dataset.get('datasets') or ([dataset['dataset']] if 'dataset' in dataset else [])
+    if not parts:
+        yield dataset
+    for part in parts:
+        yield from unwrapped(part)
+
+
 def labeled_samples(cfg, rank: int = 0, world_size: int = 1) -> Iterator[dict]:
     """This rank's share of the labeled training images, through the validation pipeline (no random augmentation)."""
     dataset_cfg = copy.deepcopy(cfg.train_dataloader.dataset)
     dataset_cfg = dataset_cfg.datasets[0] if 'datasets' in dataset_cfg else dataset_cfg.labeled
-    dataset_cfg.pipeline = copy.deepcopy(cfg.val_dataloader.dataset.pipeline)
-    dataset = DATASETS.build(dataset_cfg)
+    pipeline = cfg.val_dataloader.dataset.pipeline
+    dataset = ConcatDataset([DATASETS.build(dict(one, pipeline=copy.deepcopy(pipeline))) for one in
+                             unwrapped(dataset_cfg)])
     for i in range(rank, len(dataset), world_size):
         yield dataset[i]
 
 
-def pad_label(label: Tensor, image: Sequence[int], padded: Sequence[int]) -> Tensor:
+def pad_label(label: Tensor, image: Sequence[int], padded: Sequence[int], ignore_index: int = 255) -> Tensor:
     """Adds to a label map what ``data_preprocessor.test_cfg`` added to its image at the bottom and right.
 
     Args:
         label (Tensor): [H, W]; the image may have been resized since.
         image (Sequence[int]): Height and width of the image.
         padded (Sequence[int]): The same after padding.
+        ignore_index (int): What the head ignores. Defaults to 255.
 
     Returns:
-        Tensor: [H', W'] with 255 in the padding.
+        Tensor: [H', W'] with ``ignore_index`` in the padding.
     """
     bottom, right = (round(side * new / old) - side for side, old, new in zip(label.shape, image, padded, strict=True))
-    return torch.nn.functional.pad(label, (0, right, 0, bottom), value=255)
+    return torch.nn.functional.pad(label, (0, right, 0, bottom), value=ignore_index)
 
 
 def cluster_labeled_pixels(model: PCR, cfg, seed: int) -> Tuple[Tensor, Tensor]:
@@ -52,7 +64,7 @@ def cluster_labeled_pixels(model: PCR, cfg, seed: int) -> Tuple[Tensor, Tensor]:
         tuple[Tensor, Tensor]: Bank [C, K, D] and ``class_valid`` [C], on the CPU; of zeros on ranks other than 0.
     """
     rank, world_size = get_dist_info()
-    head = model.prototype_head
+    head, ignore = model.prototype_head, model.decode_head.ignore_index
     was_training = model.training
 
     def network_inputs() -> Iterator[Tuple[Tensor, Tensor]]:
@@ -60,7 +72,7 @@ def cluster_labeled_pixels(model: PCR, cfg, seed: int) -> Tuple[Tensor, Tensor]:
             batch = dict(inputs=[sample['inputs']], data_samples=[sample['data_samples']])
             inputs = model.data_preprocessor(batch, False)['inputs']
             label = sample['data_samples'].gt_sem_seg.data.squeeze(0)
-            yield inputs, pad_label(label, sample['inputs'].shape[1:], inputs.shape[2:])
+            yield inputs, pad_label(label, sample['inputs'].shape[1:], inputs.shape[2:], ignore)
 
     def feature_of(image: Tensor) -> Tensor:
         model.decode_head(model.extract_feat(image))
@@ -68,12 +80,13 @@ def cluster_labeled_pixels(model: PCR, cfg, seed: int) -> Tuple[Tensor, Tensor]:
 
     model.eval()
     generator = torch.Generator().manual_seed(seed + rank)
-    reservoir = collect(network_inputs(), feature_of, head.num_classes, model.align_corners, generator)
+    reservoir = collect(network_inputs(), feature_of, head.num_classes, model.align_corners, generator,
+                        ignore_index=ignore)
     model.train(was_training)
     bank = torch.zeros(head.bank.shape)
     class_valid = torch.zeros(head.class_valid.shape, dtype=torch.bool)
-    parts: list = all_gather_object(reservoir)
-    if rank == 0:
+    parts = gather_object(reservoir)  # None on ranks other than 0
+    if parts is not None:
         for other in parts[1:]:
             reservoir.merge(other)
         bank, class_valid = cluster(reservoir, head.num_prototypes, head.channels, seed)
@@ -85,15 +98,19 @@ def load_prototypes(path: str) -> dict:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it does not hold ``bank`` and ``class_valid``.
+        ValueError: If it cannot be read or does not hold ``bank`` and ``class_valid``.
     """
+    make = f'`python tools/make_prototypes.py CONFIG CHECKPOINT --out {path}`'
     if not Path(path).is_file():
-        raise FileNotFoundError(f'prototypes: no file {path}; make it with `python tools/make_prototypes.py CONFIG '
-                                f'CHECKPOINT --out {path}`')
-    content = torch.load(path, map_location='cpu', weights_only=True)
-    if not isinstance(content, dict) or not {'bank', 'class_valid'} <= content.keys():
-        raise ValueError(f'prototypes: {path} must hold a dict with bank and class_valid, found '
-                         f'{sorted(content) if isinstance(content, dict) else type(content).__name__}')
+        raise FileNotFoundError(f'prototypes: no file {path}; make it with {make}')
+    try:
+        content = torch.load(path, map_location='cpu', weights_only=True)
+    except Exception as error:  # of many types; their texts name other remedies, and no file
+        raise ValueError(f'prototypes: {path}: cannot be read ({type(error).__name__}), so it is broken or no file of '
+                         f'{make}') from error
+    if not isinstance(content, dict) or not all(torch.is_tensor(content.get(key)) for key in ('bank', 'class_valid')):
+        raise ValueError(f'prototypes: {path}: must hold a dict with the tensors bank and class_valid, found '
+                         f'{sorted(map(str, content)) if isinstance(content, dict) else type(content).__name__}')
     return content
 
 
@@ -101,9 +118,9 @@ def load_prototypes(path: str) -> dict:
 class PrototypeInitHook(Hook):
     """Initializes the prototypes of :class:`PCR` once; a resumed run keeps those of its checkpoint.
 
-    With ``file``, they are there from the first iteration (the published way). Without, the current student is run over
-    the labeled images when the semi-supervised phase starts, and its pixels are clustered; until then the prototype
-    losses are 0.
+    With ``file``, they are there from the first iteration (the published way), whatever ``load_from`` brings. Without,
+    those of ``load_from`` stay; if there are none, the current student is run over the labeled images when the
+    semi-supervised phase starts, and its pixels are clustered; until then the prototype losses are 0.
 
     Args:
         file (str, optional): A file of ``tools/make_prototypes.py``.
@@ -117,19 +134,30 @@ class PrototypeInitHook(Hook):
         self.done = False
 
     def before_train(self, runner: Runner) -> None:
-        """Loads the file, if there is one, before any step."""
+        """Loads the file, if there is one, before any step.
+
+        Raises:
+            TypeError: If the model is not a :class:`PCR`.
+            FileNotFoundError: If there is no such file.
+            ValueError: If the file does not fit the model, or the labeled images could not be clustered later.
+        """
         model = unwrap(runner)
         if not isinstance(model, PCR):
             raise TypeError(f'PrototypeInitHook needs model.type="PCR", found {type(model).__name__}')
-        self.model, self.done = model, bool(model.prototype_head.initialized)
+        self.model = model
+        # A run that starts with the weights of another has iteration 0, one that goes on has not.
+        self.done = bool(model.prototype_head.initialized) and not (self.file and runner.iter == 0)
         if self.done:
             runner.logger.info('Prototypes come from the checkpoint' + (f'; {self.file} is not read.' if self.file
                                                                         else '.'))
-        elif not self.file:
-            self._check_labeled(runner)
-        if self.file and not self.done:
+        elif self.file:
             content = load_prototypes(self.file)
-            self._set(runner, content['bank'], content['class_valid'], source=self.file)
+            try:
+                self._set(runner, content['bank'], content['class_valid'], source=self.file)
+            except ValueError as error:
+                raise ValueError(f'prototypes: {self.file}: {error}') from error
+        else:
+            self._check_labeled(runner)
 
     def _check_labeled(self, runner: Runner) -> None:
         """Finds out now what would fail in the middle of training."""

@@ -131,12 +131,11 @@ class PrototypeHead(nn.Module):
             ValueError: If shapes disagree with the head or a value is not finite.
         """
         if bank.shape != self.bank.shape or class_valid.shape != self.class_valid.shape:
-            raise ValueError('prototypes: expected a bank of shape (classes, prototypes, channels) = '
+            raise ValueError('expected a bank of shape (classes, prototypes, channels) = '
                              f'{tuple(self.bank.shape)} and {self.num_classes} flags, found {tuple(bank.shape)} and '
                              f'{tuple(class_valid.shape)}')
         if not torch.isfinite(bank).all():
-            raise ValueError(f'prototypes: the bank holds {int((~torch.isfinite(bank)).sum())} values that are not '
-                             'finite')
+            raise ValueError(f'the bank holds {int((~torch.isfinite(bank)).sum())} values that are not finite')
         self.bank.copy_(bank)
         self.class_valid.copy_(class_valid)
         self.initialized.fill_(True)

@@ -3,13 +3,13 @@ from typing import Dict, List, Optional
 
 from mmseg.models import EncoderDecoder
 from mmseg.utils import add_prefix
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmseg_semi.models.checkpoint import FittingCheckpoints
 from mmseg_semi.models.feature_tap import FeatureTap, last_layer
 from mmseg_semi.models.guidance import Guidance, Guided
 from mmseg_semi.models.losses import head_loss
-from mmseg_semi.models.network_check import check_network
+from mmseg_semi.models.network_check import aux_heads, check_network, check_padding, named_heads
 from mmseg_semi.structures import GuidedBatch, Output
 
 from .sliding import SlidingWindows
@@ -21,26 +21,13 @@ def check_labels(model: EncoderDecoder) -> None:
     """Refuses heads whose labels are not those of CISC-R's losses.
 
     Raises:
-        ValueError: If there is more than one decode head, one ignores another label than 255, or has not one output per
-            class.
+        ValueError: If a head ignores another label than padding has, which is 255, or has not one output per class.
     """
-    heads = [('decode_head', model.decode_head), *((f'auxiliary_head[{i}]', h) for i, h in enumerate(aux_heads(model)))]
-    for name, head in heads:
-        if isinstance(head, nn.ModuleList):
-            raise ValueError(f'{name} must be one head, found {len(head)}: cascades are not supported')
-        if head.ignore_index != IGNORE:
-            raise ValueError(f'{name}.ignore_index must be {IGNORE}, which masks, padding and pseudo-labels use; found '
-                             f'{head.ignore_index}')
+    check_padding(model)
+    for name, head in named_heads(model):
         if head.out_channels != head.num_classes:
             raise ValueError(f'{name}.out_channels is {head.out_channels} for {head.num_classes} classes: CISC-R needs '
                              'one output per class, so leave out_channels unset')
-
-
-def aux_heads(model: EncoderDecoder) -> List[nn.Module]:
-    """The auxiliary heads of a segmentor, none to many."""
-    if not model.with_auxiliary_head:
-        return []
-    return list(model.auxiliary_head) if isinstance(model.auxiliary_head, nn.ModuleList) else [model.auxiliary_head]
 
 
 class GuidedEncoderDecoder(FittingCheckpoints, SlidingWindows, EncoderDecoder):

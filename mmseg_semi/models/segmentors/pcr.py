@@ -52,6 +52,11 @@ class PCR(SemiEncoderDecoder):
         defaults = dict(type='PrototypeHead', num_classes=self.num_classes, channels=self.tap.channels)
         self.prototype_head = MODELS.build({**defaults, **prototype_head})
 
+    @property
+    def needed_hook(self) -> Optional[str]:
+        """The hook that makes the first prototypes, unless a checkpoint has brought some."""
+        return None if self.prototype_head.initialized else 'PrototypeInitHook'
+
     def student_views(self, step: Step) -> None:
         """Also reads the feature at the picked pixels: ``Output.tap`` is [N, P, D] float32 (spec section 4 item 5)."""
         size = step.labels.shape[1:]

@@ -14,7 +14,7 @@ from mmseg_semi.models.branch import StrongBranch, step_generator
 from mmseg_semi.models.checkpoint import prepare_state_dict, without_pretrained
 from mmseg_semi.models.feature_tap import FeatureTap, classifier_path
 from mmseg_semi.models.losses import head_loss
-from mmseg_semi.models.network_check import check_network
+from mmseg_semi.models.network_check import aux_heads, check_network, check_padding
 from mmseg_semi.models.segmentors.rehearsal import try_losses, try_views
 from mmseg_semi.models.segmentors.sliding import SlidingWindows
 from mmseg_semi.registry import MODELS
@@ -58,7 +58,8 @@ class SemiEncoderDecoder(SlidingWindows, EncoderDecoder):
 
     Raises:
         ImportError: If a part of the network belongs to a package that is not installed.
-        ValueError: If an option is unknown or out of its range, or :func:`check_network` refuses the network.
+        ValueError: If an option is unknown or out of its range, or :func:`check_network` or :func:`check_padding`
+            refuses the network.
     """
 
     #: Whether the method reads a feature of the decode head.
@@ -107,6 +108,7 @@ class SemiEncoderDecoder(SlidingWindows, EncoderDecoder):
         if self.out_channels != self.num_classes:
             raise ValueError(f'decode_head.out_channels is {self.out_channels} for {self.num_classes} classes: '
                              'pseudo-labels need one logit per class, so leave out_channels unset')
+        check_padding(self)
         # Forked, so that a student starts from the same weights as a supervised model of the same seed.
         with torch.random.fork_rng(devices=[]):
             self.teacher = EncoderDecoder(*parts[:2], neck=parts[2], test_cfg=test_cfg)
@@ -159,6 +161,11 @@ class SemiEncoderDecoder(SlidingWindows, EncoderDecoder):
     def begin_train(self, max_iters: int) -> None:
         """Learns how long training lasts (:class:`EMATeacherHook`); augments that do not fit the crop fail here."""
         try_views(self)
+
+    @property
+    def needed_hook(self) -> Optional[str]:
+        """Name of the hook without which training would leave out a part of the method; None in the base."""
+        return None
 
     def begin_iter(self, iteration: int, seed: int, rank: int) -> None:
         """Tells the model where training stands; called by :class:`EMATeacherHook` before each iteration."""
@@ -321,21 +328,14 @@ class SemiEncoderDecoder(SlidingWindows, EncoderDecoder):
     def _run(self, network: EncoderDecoder, tap: Optional[FeatureTap], images: Tensor) -> Output:
         features = network.extract_feat(self.data_preprocessor.normalize(images))
         logits = network.decode_head(features)
-        aux = tuple(head(features) for head in self._aux_heads(network))
+        aux = tuple(head(features) for head in aux_heads(network))
         return Output(logits=logits, tap=tap.pop() if tap else None, aux_logits=aux)
-
-    @staticmethod
-    def _aux_heads(network: EncoderDecoder) -> Sequence[nn.Module]:
-        if not network.with_auxiliary_head:
-            return ()
-        heads = network.auxiliary_head
-        return heads if isinstance(heads, nn.ModuleList) else (heads, )
 
     def supervised_loss(self, step: Step, data_samples: List) -> Dict[str, Tensor]:
         """The heads' own losses on the labeled images, auxiliary heads included."""
         out = step.out_labeled
         losses = add_prefix(head_loss(self.decode_head, out.logits, step.labels, data_samples), 'decode')
-        heads = self._aux_heads(self)
+        heads = aux_heads(self)
         for i, (head, logits) in enumerate(zip(heads, out.aux_logits, strict=True)):
             name = f'aux_{i}' if len(heads) > 1 else 'aux'
             losses.update(add_prefix(head_loss(head, logits, step.labels, data_samples), name))

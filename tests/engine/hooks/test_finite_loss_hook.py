@@ -18,6 +18,17 @@ def test_a_diverged_run_ends_before_its_checkpoint(make_cfg, tmp_path, interval,
     assert {path.name for path in (tmp_path / 'run').glob('*.pth')} == left
 
 
+def test_a_diverged_epoch_is_not_saved(make_cfg, tmp_path):
+    cfg = make_cfg(**{
+        'train_cfg': dict(_delete_=True, type='EpochBasedTrainLoop', max_epochs=3, val_interval=3),
+        'train_dataloader.sampler.infinite': False, 'log_processor.by_epoch': True,
+        'default_hooks.checkpoint.by_epoch': True, 'default_hooks.checkpoint.interval': 1,
+        'default_hooks.finite_loss': dict(type='FiniteLossHook', interval=100), 'optim_wrapper.optimizer.lr': 1e38})
+    with pytest.raises(FloatingPointError, match='at iteration 4'):  # eight unlabeled images, two in each step
+        Runner.from_cfg(cfg).train()
+    assert not list((tmp_path / 'run').glob('*.pth'))
+
+
 def test_a_bad_interval():
     with pytest.raises(ValueError, match='interval must be at least 1, found 0'):
         FiniteLossHook(interval=0)

@@ -1,11 +1,13 @@
 """Hooks inside a real runner on a few generated images: the teacher's path, prototypes, resume, misuse."""
 import copy
+import pickle
 from pathlib import Path
 
 import pytest
 import torch
 from mmengine.runner import Runner
 
+from mmseg_semi.engine.hooks import EMATeacherHook
 from mmseg_semi.engine.hooks.prototype_init_hook import cluster_labeled_pixels, pad_label
 
 
@@ -35,6 +37,12 @@ class Recorder:
                 self.teacher.append({k: v.clone() for k, v in model.teacher.state_dict().items()})
 
         return _Recorder()
+
+
+@pytest.mark.parametrize('decay', [1.0, -0.1])
+def test_a_decay_that_is_none_is_refused(decay):
+    with pytest.raises(ValueError, match=rf'^EMATeacherHook.decay must be in \[0, 1\), found {decay}'):
+        EMATeacherHook(decay=decay)
 
 
 @pytest.mark.parametrize('buffers', ['average', 'copy'])
@@ -120,6 +128,35 @@ def test_prototypes_of_padded_inputs(make_cfg):
     label = pad_label(torch.zeros(66, 66), (33, 33), (48, 40))
     assert label.shape == (96, 80) and not label[:66, :66].any()
     assert (label[66:] == 255).all() and (label[:, 66:] == 255).all()
+
+
+def test_prototypes_of_a_labeled_set_inside_wrappers(make_cfg):
+    banks = []
+    for wrap in (False, True):
+        cfg = make_cfg(f'wrapped{wrap}')
+        labeled, unlabeled = cfg.train_dataloader.dataset.labeled, cfg.train_dataloader.dataset.unlabeled
+        if wrap:  # SemiDataset takes no wrapper, mmengine's ConcatDataset does
+            halves = [dict(labeled, indices=indices) for indices in ([0, 1, 2], [3, 4, 5])]
+            repeated = [dict(type='RepeatDataset', times=2, dataset=half) for half in halves]
+            labeled = dict(type='ConcatDataset', datasets=repeated)
+            cfg.train_dataloader.dataset = dict(type='ConcatDataset', datasets=[labeled, unlabeled], ignore_keys=[
+                'classes', 'palette', 'label_map', 'reduce_zero_label'])
+        runner = Runner.from_cfg(cfg)
+        torch.manual_seed(0)
+        runner.model.init_weights()
+        assert len(runner.train_dataloader.dataset.datasets[0]) == (12 if wrap else 6)
+        banks.append(cluster_labeled_pixels(runner.model, runner.cfg, seed=0)[0])
+    assert banks[0].any() and torch.equal(*banks)
+
+
+def test_a_class_that_the_head_ignores_gets_no_prototypes(make_cfg):
+    cfg = make_cfg()
+    for head in (cfg.model.decode_head, cfg.model.auxiliary_head):
+        head.ignore_index = 3
+    cfg.model.data_preprocessor.update(seg_pad_val=3, test_cfg=dict(size=(48, 40)))
+    model = Runner.from_cfg(cfg).model
+    assert cluster_labeled_pixels(model, cfg, seed=0)[1].tolist() == [True, True, True, False]
+    assert (pad_label(torch.zeros(2, 2), (2, 2), (3, 3), 3)[2] == 3).all()
 
 
 def test_a_stopped_run_resumes_to_the_same_weights(make_cfg):
@@ -261,13 +298,6 @@ def test_prototype_file(make_cfg, tmp_path):
     cfg.custom_hooks[1].file = missing
     with pytest.raises(FileNotFoundError, match='none.pth.*make_prototypes.py'):
         Runner.from_cfg(cfg).train()
-    for content, words in (({'bank': torch.zeros(1)}, 'class_valid'),
-                           ({'bank': torch.zeros(3, 2, 12), 'class_valid': torch.ones(3, dtype=torch.bool)},
-                            r'\(4, 2, 12\).*\(3, 2, 12\)')):
-        torch.save(content, missing)
-        cfg.experiment_name += '_'
-        with pytest.raises(ValueError, match=words):
-            Runner.from_cfg(cfg).train()
     bank = torch.rand(4, 2, 12)
     torch.save(dict(bank=bank, class_valid=torch.ones(4, dtype=torch.bool)), missing)
     cfg.experiment_name += '_'
@@ -278,6 +308,77 @@ def test_prototype_file(make_cfg, tmp_path):
     first = recorder.student[0]['prototype_head.bank']
     assert recorder.student[0]['prototype_head.initialized'] and (first - bank).abs().max() < 0.1
     assert not torch.equal(first, bank)  # labeled pixels already moved it
+
+
+def test_a_bad_prototype_file_is_named(make_cfg, tmp_path):
+    path = tmp_path / 'prototypes.pth'
+
+    def saved(bank, **other):
+        torch.save(dict(bank=bank, **other), path)
+        return path.read_bytes()
+
+    all_valid = dict(class_valid=torch.ones(4, dtype=torch.bool))
+    good = saved(torch.rand(4, 2, 12), **all_valid)
+    for content, words in (
+        (b'', r'cannot be read \(EOFError\)'),
+        (good[:len(good) // 2], r'cannot be read \(RuntimeError\).*make_prototypes.py'),
+        (pickle.dumps(Path()), r'cannot be read \(UnpicklingError\).*make_prototypes.py'),
+        (saved(torch.zeros(1)), r"the tensors bank and class_valid, found \['bank'\]"),
+        (saved([0.], class_valid=[True]), r"the tensors bank and class_valid, found \['bank', 'class_valid'\]"),
+        (saved(torch.zeros(3, 2, 12), **all_valid), r'\(4, 2, 12\) and 4 flags, found \(3, 2, 12\) and \(4,\)'),
+        (saved(torch.full((4, 2, 12), float('nan')), **all_valid), '96 values that are not finite'),
+    ):
+        path.write_bytes(content)
+        cfg = make_cfg(max_iters=3)
+        cfg.custom_hooks[1].file = str(path)
+        with pytest.raises(ValueError, match=f'^prototypes: {path}: .*{words}'):
+            Runner.from_cfg(cfg).train()
+
+
+def test_a_prototype_file_wins_over_load_from_and_is_not_needed_to_resume(make_cfg, tmp_path):
+    path = tmp_path / 'prototypes.pth'
+    bank = torch.rand(4, 2, 12)
+    torch.save(dict(bank=bank, class_valid=torch.ones(4, dtype=torch.bool)), path)
+
+    def make(work_dir):
+        cfg = make_cfg(work_dir, start_iter=1)
+        cfg.custom_hooks[1].file = str(path)
+        return cfg
+
+    whole = make('whole')
+    recorder, runner = Recorder(), Runner.from_cfg(whole)
+    runner.register_hook(recorder)
+    runner.train()
+    stopped = make('stopped')
+    stopped.train_cfg.max_iters = 3
+    train(stopped)
+    again = make('stopped')
+    other = make('other')
+    other.update(load_from=f'{again.work_dir}/iter_3.pth')
+    started = Runner.from_cfg(other)
+    started.register_hook(loaded := Recorder())
+    started.train()
+    assert (loaded.student[0]['prototype_head.bank'] - bank).abs().max() < 0.1  # labeled pixels moved it a little
+    trained = recorder.student[2]['prototype_head.bank']
+    assert (loaded.student[0]['prototype_head.bank'] - bank).norm() < (trained - bank).norm()
+    path.unlink()
+    again.resume = True
+    resumed = train(again).model.state_dict()
+    for name, tensor in recorder.student[-1].items():
+        torch.testing.assert_close(resumed[name], tensor, msg=name)
+
+
+def test_pcr_without_the_hook_that_makes_its_prototypes_is_refused(make_cfg):
+    train(make_cfg('first', max_iters=3))
+    cfg = make_cfg('second', max_iters=3, start_iter=0)
+    cfg.custom_hooks = cfg.custom_hooks[:1]
+    runner = Runner.from_cfg(copy.deepcopy(cfg))
+    with pytest.raises(ValueError, match=r"PCR needs a PrototypeInitHook.*add dict\(type='PrototypeInitHook'\)"):
+        runner.train()
+    assert runner.iter == 0
+    cfg.experiment_name += '_'
+    cfg.load_from = f"{make_cfg('first').work_dir}/iter_3.pth"  # brings prototypes
+    assert train(cfg).model.prototype_head.initialized
 
 
 def test_hooks_refuse_a_plain_segmentor(make_cfg):

@@ -53,6 +53,26 @@ def test_update_of_the_specification():
         rtol=1e-5)
 
 
+def test_two_ranks_of_the_specification():
+    nearest = prototype_scores(PIXELS, BANK, torch.tensor([True, True]), 0.1)[1]
+
+    def part(pixels, features=PIXELS):
+        return accumulate(features[pixels], LABEL[pixels], nearest[pixels], KEEP[pixels], 2, 2)
+
+    one, other = part(slice(5)), part(slice(5, 9))
+    sums, counts = (a + b for a, b in zip(one, other, strict=True))
+    torch.testing.assert_close(
+        ema_bank(BANK, sums, counts, 0.99),
+        torch.tensor([[[2.033333, 0.003333], [0., 1.04]], [[2.985, 3.99], [7.96, 5.97]]]), atol=1e-6, rtol=1e-5)
+    unit = part(slice(9), F.normalize(PIXELS, dim=1))
+    for name, wrong, expected in (
+        ('average of the means', (ema_bank(BANK, *one, 0.99) + ema_bank(BANK, *other, 0.99)) / 2, (2.045, 0.0025)),
+        ('labeled, then unlabeled', ema_bank(ema_bank(BANK, *one, 0.99), *other, 0.99), (2.0892, 0.005)),
+        ('unit features and bank', ema_bank(F.normalize(BANK, dim=2), *unit, 0.99), (0.999024, 0.002357)),
+    ):
+        torch.testing.assert_close(wrong[0, 0], torch.tensor(expected), atol=1e-6, rtol=1e-5, msg=name)
+
+
 def test_update_equals_a_loop_over_pixels():
     gen = torch.Generator().manual_seed(0)
     num_classes, k, d, m = 5, 3, 7, 400

@@ -91,6 +91,26 @@ def test_prototype_terms_and_bank_equal_a_slow_reference(tiny_pcr_cfg, make_batc
     assert twin.backbone.conv1.weight.grad.abs().max() > 0
 
 
+@pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last])
+def test_a_step_in_bfloat16_is_near_that_in_float32(tiny_pcr_cfg, make_batch, memory_format):
+    losses, banks, gradients = [], [], []
+    for half in (False, True):
+        model = build(tiny_pcr_cfg).to(memory_format=memory_format)
+        before = model.prototype_head.bank.clone()
+        with torch.autocast('cpu', torch.bfloat16, enabled=half):
+            found = run_loss(model, make_batch())
+        terms = torch.stack([found[f'proto_{name}.loss_ce'] for name in ('labeled', 'unlabeled')])
+        terms.sum().backward()
+        losses.append(terms.detach())
+        banks.append(model.prototype_head.bank - before)
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
+    assert losses[1].dtype == banks[1].dtype == torch.float32
+    torch.testing.assert_close(losses[1], losses[0], atol=0, rtol=0.01)
+    # Eighteen layers and BN in 8 bits of mantissa; the features that move the bank are averaged.
+    for (exact, half), tolerance in ((banks, 0.05), (gradients, 0.4)):
+        assert 0 < (half - exact).norm() < tolerance * exact.norm()
+
+
 def test_before_initialization_prototype_losses_are_zero_and_the_bank_rests(tiny_pcr_cfg, make_batch):
     model = build(tiny_pcr_cfg, initialized=False)
     losses = run_loss(model, make_batch())
@@ -152,10 +172,15 @@ def test_one_weight_for_all_pixels_is_refused(tiny_pcr_cfg):
     MODELS.build({**tiny_pcr_cfg, 'labeler': dict(type='MultiScaleLabeler', labeler={**ratio, 'reliability': 'pixel'})})
 
 
-def test_checkpoint_without_a_bank_loads_and_linear_prediction_works(tiny_pcr_cfg):
+def test_checkpoint_without_a_bank_warns_loads_and_linear_prediction_works(tiny_pcr_cfg, monkeypatch):
+    printed = []
+    monkeypatch.setattr('mmseg_semi.models.heads.prototype_head.print_log', lambda text, **_: printed.append(text))
     model = build(tiny_pcr_cfg)
+    load_state_dict(model, model.state_dict())
+    assert not printed
     state = {k: v for k, v in model.state_dict().items() if not k.startswith('prototype_head.')}
     load_state_dict(model, state)
+    assert len(printed) == 1 and 'The checkpoint holds no prototypes: prototype losses stay 0 until' in printed[0]
     assert not model.prototype_head.initialized
     with torch.no_grad():
         assert model.eval().predict(torch.randn(1, 3, 33, 33))[0].pred_sem_seg.data.shape == (1, 33, 33)

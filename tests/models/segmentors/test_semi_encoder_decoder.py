@@ -248,6 +248,8 @@ def test_misuse_is_explained(tiny_cfg, make_batch):
         MODELS.build(dict(tiny_cfg, eval_with='mentor'))
     with pytest.raises(ValueError, match='start_iter.*-1'):
         MODELS.build(dict(tiny_cfg, start_iter=-1))
+    with pytest.raises(ValueError, match=r'^branches\[1\]: loss_weight must be >= 0, found -0.5'):
+        MODELS.build(dict(tiny_cfg, branches=[dict(augments=[]), dict(augments=[], loss_weight=-0.5)]))
 
 
 @pytest.mark.parametrize('change, error, message', [
@@ -328,6 +330,22 @@ def test_student_may_start_from_a_whole_checkpoint(tiny_cfg, tmp_path):
     model = build(dict(tiny_cfg, init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'supervised.pth'))))
     for name in ('backbone.conv1.weight', 'teacher.backbone.conv1.weight'):
         assert torch.equal(model.state_dict()[name], state['backbone.conv1.weight']), name
+
+
+def test_padding_has_a_label_that_every_head_ignores_or_knows(tiny_cfg):
+
+    def make(decode=255, auxiliary=255, padding=255):
+        cfg = copy.deepcopy(tiny_cfg)
+        cfg.decode_head.ignore_index, cfg.auxiliary_head.ignore_index = decode, auxiliary
+        cfg.data_preprocessor.seg_pad_val = padding
+        return MODELS.build(cfg)
+
+    make(), make(padding=0), make(254, 254, 254), make(0, 0, 0)  # padding=0: it trains class 0, as published for PCR
+    for index in (254, 0):
+        with pytest.raises(ValueError, match=rf'decode_head.ignore_index must be 255, .*seg_pad_val.*; found {index}'):
+            make(decode=index)
+    with pytest.raises(ValueError, match=r'auxiliary_head\[0\].ignore_index must be 254, .*seg_pad_val.*; found 255'):
+        make(254, padding=254)
 
 
 def test_heads_that_cannot_carry_pseudo_labels_are_refused(tiny_cfg):
