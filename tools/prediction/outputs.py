@@ -13,7 +13,6 @@ from mmseg_semi.files import whole
 FOLDERS = ('masks', 'overlays', 'confidence')
 STAMP = 'mmseg_semi'  # name of the text in a PNG that says what it was made from
 SOURCE = 'source'  # and of the one that says from which file, as JSON since names may hold anything
-Image.MAX_IMAGE_PIXELS = None  # the masks are our own: one that was written must be read again, however large
 
 
 class Output:
