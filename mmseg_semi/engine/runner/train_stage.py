@@ -171,6 +171,9 @@ class TrainStage(Stage):
             checkpoint.max_keep_ckpts = 2
         # Else runs of one second would share mmengine's message hub, and with it the best score.
         cfg.experiment_name = f'{self.folder.name}_{next(RUNS)}'
+        if cfg.get('visualizer'):
+            # Else a name in the config would make the first training's visualizer, and its folder, that of all.
+            cfg.visualizer = dict(cfg.visualizer, name=cfg.experiment_name)
         last = usable_checkpoint(self.folder)
         cfg.resume = last is not None
         if cfg.resume:

@@ -114,6 +114,19 @@ def test_plan_runs_once(make_plan, data_root):
     assert train(make_plan()) == folder and times(folder) == before
 
 
+def test_scalars_of_a_training_lie_in_its_own_folder(make_plan):
+    """Also if the configs name their visualizer, as configs/_base_/default_runtime.py does."""
+    plan = make_plan(steps=2)
+    change_trainings(plan, {'visualizer': dict(type='SegLocalVisualizer', name='visualizer',
+                                               vis_backends=[dict(type='LocalVisBackend')])})
+    folder = train(plan)
+    for stage in ('01_sup', '03_again'):
+        path, = (folder / stage).glob('*/vis_data/scalars.json')
+        records = [json.loads(line) for line in path.read_text().splitlines()]
+        assert [record['step'] for record in records if 'loss' in record] == [1, 2]
+        assert [record['step'] for record in records if 'mIoU' in record] == [2]
+
+
 def test_masks_equal_a_slow_ensemble(make_plan, data_root):
     folder = train(make_plan(until='label'))
     assert 'again' not in state_of(folder)
