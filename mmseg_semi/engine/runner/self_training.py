@@ -2,6 +2,7 @@
 import copy
 import fcntl
 import inspect
+import itertools
 import os
 import shutil
 import time
@@ -27,6 +28,7 @@ class PlanError(ValueError):
 
 FIELDS = ('stages', 'start', 'until', 'dry_run', 'on_stale')
 DONE = 'done before, skipped'
+LOGS = itertools.count()
 
 
 @RUNNERS.register_module()
@@ -129,9 +131,7 @@ class SelfTrainingRunner:
             init_dist(self.launcher, **self.env_cfg.get('dist_cfg', {}))
         init_default_scope(self.cfg.get('default_scope', 'mmseg'))
         self.work_dir.mkdir(parents=True, exist_ok=True)
-        name = f'self_training {self.work_dir}'  # a plan that runs later in this process has a file of its own
-        log = {} if MMLogger.check_instance_created(name) else dict(log_file=str(self.work_dir / 'self_training.log'))
-        self.logger = MMLogger.get_instance(name, **log)
+        self._log_here()
         with open(self.work_dir / 'lock', 'w') as lock:
             if get_rank() == 0:
                 try:
@@ -143,6 +143,11 @@ class SelfTrainingRunner:
                 for path in self.work_dir.rglob('.*.part*'):  # of a killed process (files.whole)
                     path.unlink()
             self._run_all()
+
+    def _log_here(self) -> None:
+        """Makes the plan's log the current one: a training leaves its own behind, and stages write to the current."""
+        self.logger = MMLogger.get_instance(f'self_training {self.work_dir} {next(LOGS)}', file_mode='a',
+                                            log_file=str(self.work_dir / 'self_training.log'))
 
     def _run_all(self) -> None:
         first = self.names.index(self.options['start']) if self.options['start'] else 0
@@ -286,6 +291,8 @@ class SelfTrainingRunner:
     def _run_one(self, i: int, paths: Dict[str, str]) -> None:
         self._folder(i).mkdir(parents=True, exist_ok=True)
         outputs: Optional[Dict[str, Path]] = self._build(i, paths).run()
+        if MMLogger.get_current_instance() is not self.logger:
+            self._log_here()
         if get_rank() == 0:
             state = self._state()
             entry = dict(state.get(self.names[i]), status='done', finished=time.ctime())

@@ -127,6 +127,17 @@ def test_scalars_of_a_training_lie_in_its_own_folder(make_plan):
         assert [record['step'] for record in records if 'mIoU' in record] == [2]
 
 
+def test_the_log_of_a_plan_holds_all_its_starts_and_stages(make_plan):
+    folder = train(make_plan(steps=2, until='sup'))
+    train(make_plan(steps=2))
+    train(make_plan(steps=2))
+    log = (folder / 'self_training.log').read_text()
+    assert log.count('Stage 1 of 3, sup: starts') == 1 and log.count('Stage 1 of 3, sup: done before, skipped') == 2
+    told = f'{folder}/02_label/masks: 5 images, 0 done before.'
+    assert log.count(told) == 1 and log.count('Stage 3 of 3, again: ') == 2
+    assert not [path for path in folder.glob('0*/*/*.log') if told in path.read_text()]
+
+
 def test_masks_equal_a_slow_ensemble(make_plan, data_root):
     folder = train(make_plan(until='label'))
     assert 'again' not in state_of(folder)
