@@ -310,3 +310,16 @@ def test_mistakes_on_the_command_line_are_one_line(make_plan, tmp_path, monkeypa
     lines = Path('out.txt').read_text().splitlines()
     assert process.exitcode == 2
     assert lines[-1].startswith('error: ') and words in lines[-1] and 'Traceback' not in ''.join(lines)
+
+
+def test_an_image_that_cannot_be_read_is_told_in_one_line(make_plan, data_root, tmp_path):
+    """In the middle of the plan; the traceback is kept."""
+    plan, out, bad = tmp_path / 'plan.py', tmp_path / 'out.txt', data_root / 'img/unlabeled/v/0.png'
+    bad.write_bytes(b'no image')
+    make_plan().dump(str(plan))
+    process = fork(command_line, out, plan)
+    process.join(60)
+    lines = out.read_text().splitlines()
+    assert process.exitcode == 2 and 'Traceback' not in ''.join(lines)
+    assert lines[-2:] == [f'error: failed to load image: {bad}',
+                          f'Where it happened: {tmp_path}/plan/traceback.txt']
