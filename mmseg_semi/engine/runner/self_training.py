@@ -3,11 +3,12 @@ import copy
 import fcntl
 import inspect
 import itertools
+import json
 import os
 import shutil
 import time
 from pathlib import Path
-from typing import Callable, Dict, List, Optional
+from typing import Callable, Dict, List
 
 from mmengine.config import Config
 from mmengine.dist import barrier, broadcast_object_list, get_rank, init_dist, is_distributed
@@ -19,6 +20,8 @@ from mmseg_semi.engine.runner.image_sets import MissingImages, by_images
 from mmseg_semi.engine.runner.preflight import check_stage
 from mmseg_semi.engine.runner.stage import Stage, config_keys, references, replace_config, replace_references
 from mmseg_semi.engine.runner.state import State, damage, differences, digest, fingerprint
+from mmseg_semi.engine.runner.train_stage import TrainStage
+from mmseg_semi.files import whole
 from mmseg_semi.registry import RUNNERS, STAGES
 
 
@@ -74,6 +77,7 @@ class SelfTrainingRunner:
         self.env_cfg = cfg.get('env_cfg', dict(dist_cfg=dict(backend='gloo')))
         self.work_dir = Path(cfg.work_dir).resolve()
         self.here = Path(cfg.filename).resolve().parent if cfg.filename else Path.cwd()
+        self.kept = False
         self._check()
 
     @classmethod
@@ -162,7 +166,32 @@ class SelfTrainingRunner:
                 for j in range(i + 1, last + 1):
                     self.logger.info(f'Stage {j + 1} of {len(self.names)}, {self.names[j]}: after that')
                 return
+            self._keep_plan()
             self._run_one(i, paths)
+        if not self.options['dry_run']:
+            self._on_first_rank(self._tell_results, last)
+
+    def _keep_plan(self) -> None:
+        """Writes ``plan.py``: the config with what the command line has changed in it."""
+        if get_rank() == 0 and not self.kept:
+            with whole(self.work_dir / 'plan.py') as part:
+                self.cfg.dump(part)
+        self.kept = True
+
+    def _tell_results(self, last: int) -> None:
+        """Logs what became of each stage (rank 0 only)."""
+        state, rows = self._state(), [('stage', 'status', 'seconds', 'last mIoU', 'best mIoU')]
+        for name in self.names[:last + 1]:
+            entry = state.get(name)
+            scores = {}
+            if isinstance(self.built[name], TrainStage) and 'metrics' in entry['outputs']:  # older plans have none
+                scores = json.loads((self.work_dir / entry['outputs']['metrics']['path']).read_text())['mIoU']
+            rows.append((name, entry['status'], str(round(entry['seconds'])) if 'seconds' in entry else '-',
+                         *(f'{scores[which]:.2f}' if scores.get(which) is not None else '-'
+                           for which in ('last', 'best'))))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        table = [' '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        self.logger.info('\n'.join(['The plan:', *table]))
 
     @staticmethod
     def _on_first_rank(function: Callable, *args):
@@ -245,7 +274,9 @@ class SelfTrainingRunner:
         if must_be_done:
             raise PlanError(f'self_training.start={self.options["start"]!r}, but stage {name} before it is not done')
         if not self.options['dry_run']:
-            state.set(name, status='running', fingerprint=now, settings=settings, started=time.ctime())
+            # Of a run before, only its time is left; one that failed is gone on with as one that was killed.
+            state.set(name, status='running', fingerprint=now, settings=settings, started=time.ctime(),
+                      seconds=(entry or {}).get('seconds', 0))
         return ('goes on' if entry else 'starts'), paths
 
     def _empty(self, i: int, reason: str, state: State, must_be_done: bool) -> None:
@@ -290,13 +321,24 @@ class SelfTrainingRunner:
 
     def _run_one(self, i: int, paths: Dict[str, str]) -> None:
         self._folder(i).mkdir(parents=True, exist_ok=True)
-        outputs: Optional[Dict[str, Path]] = self._build(i, paths).run()
+        begun = time.time()
+        try:
+            outputs: Dict[str, Path] = self._build(i, paths).run()
+        except Exception as error:
+            if get_rank() == 0:
+                self._note(i, begun, status='failed', error=f'{type(error).__name__}: {error}')
+            raise
         if MMLogger.get_current_instance() is not self.logger:
             self._log_here()
         if get_rank() == 0:
-            state = self._state()
-            entry = dict(state.get(self.names[i]), status='done', finished=time.ctime())
-            entry['outputs'] = {name: dict(path=os.path.relpath(path.resolve(), self.work_dir), digest=digest(path))
-                                for name, path in outputs.items()}
-            state.set(self.names[i], **entry)
+            self._note(i, begun, status='done', outputs={
+                name: dict(path=os.path.relpath(path.resolve(), self.work_dir), digest=digest(path))
+                for name, path in outputs.items()})
         barrier()
+
+    def _note(self, i: int, begun: float, **news) -> None:
+        """Writes how a run of a stage has ended; ``seconds`` add up over its runs, but for those that were killed."""
+        state = self._state()
+        entry = state.get(self.names[i])
+        seconds = round(entry.get('seconds', 0) + time.time() - begun, 1)
+        state.set(self.names[i], **dict(entry, finished=time.ctime(), seconds=seconds, **news))

@@ -2,7 +2,9 @@
 import copy
 import inspect
 import itertools
+import json
 import logging
+import math
 from pathlib import Path
 from typing import Dict, Optional, Sequence, Union
 
@@ -85,7 +87,8 @@ class TrainStage(Stage):
     ends with the weights of one that was never stopped, for any number of workers.
 
     Artifacts: ``config``, the config as it ran; ``last``; ``best``, by ``save_best``, or the last one if validation
-    never found a best; ``at_0``, ``at_1``, ... for ``export``.
+    never found a best; ``metrics`` (``metrics.json``: last and best ``mIoU`` of validation in percent, null if there is
+    none); ``at_0``, ``at_1``, ... for ``export``.
 
     Args:
         cfg (str | dict): Config file, relative to the plan's, or a config. Defaults to the plan's own.
@@ -103,7 +106,7 @@ class TrainStage(Stage):
             lacks a part, or a length is not positive.
     """
 
-    mends = ('config', )
+    mends = ('config', 'metrics')
 
     def __init__(self, cfg: Union[None, str, dict] = None, dataset: Optional[dict] = None,
                  batch_size: Optional[int] = None, epochs: Optional[int] = None, epoch_steps: Optional[int] = None,
@@ -130,7 +133,7 @@ class TrainStage(Stage):
         if 0 in self.exports or len(set(self.exports)) < len(self.exports):
             raise ValueError(f'TrainStage.export={list(export)} of max_iters={self.cfg.train_cfg.max_iters} are the '
                              f'iterations {self.exports}; expected different ones, at least 1')
-        self.artifacts = ('config', 'last', 'best', *(f'at_{i}' for i in range(len(self.exports))))
+        self.artifacts = ('config', 'last', 'best', 'metrics', *(f'at_{i}' for i in range(len(self.exports))))
 
     def _load(self, cfg: Union[str, dict]) -> Config:
         if not isinstance(cfg, str):
@@ -193,9 +196,19 @@ class TrainStage(Stage):
         outputs['last'] = usable_checkpoint(self.folder)
         outputs['best'] = self._best() or outputs['last']
         outputs['config'] = self.folder / 'config.py'
+        outputs['metrics'] = self.folder / 'metrics.json'
         if runner.rank == 0:
             self.cfg.dump(outputs['config'])
+            write_text(outputs['metrics'], json.dumps(dict(mIoU=self._scores(runner))) + '\n')
         return outputs
+
+    @staticmethod
+    def _scores(runner: Runner) -> Dict[str, Optional[float]]:
+        """Last and best mIoU of all validations, those before a resume too."""
+        history = runner.message_hub.log_scalars.get('val/mIoU')
+        values = [float(value) for value in history.data[0]] if history else []
+        known = [value for value in values if math.isfinite(value)]
+        return dict(last=values[-1] if values and math.isfinite(values[-1]) else None, best=max(known, default=None))
 
     def _best(self) -> Optional[Path]:
         """The best checkpoint, None if validation named none."""

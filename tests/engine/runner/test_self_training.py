@@ -4,6 +4,7 @@ import fcntl
 import json
 import multiprocessing
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -102,7 +103,7 @@ def test_plan_runs_once(make_plan, data_root):
     folder = train(make_plan())
     stages = state_of(folder)
     assert [stages[name]['status'] for name in ('sup', 'label', 'again')] == ['done'] * 3
-    assert {'last', 'best', 'config', 'at_0'} == set(stages['sup']['outputs'])
+    assert {'last', 'best', 'config', 'metrics', 'at_0'} == set(stages['sup']['outputs'])
     export = torch.load(folder / '01_sup' / 'at_0.pth', map_location='cpu', weights_only=False)
     assert export['meta']['iter'] == 2 and 'optimizer' not in export
     masks = folder / '02_label' / 'masks'
@@ -136,6 +137,44 @@ def test_the_log_of_a_plan_holds_all_its_starts_and_stages(make_plan):
     told = f'{folder}/02_label/masks: 5 images, 0 done before.'
     assert log.count(told) == 1 and log.count('Stage 3 of 3, again: ') == 2
     assert not [path for path in folder.glob('0*/*/*.log') if told in path.read_text()]
+
+
+def test_a_stage_that_failed_is_told_and_gone_on_with(make_plan, data_root):
+    bad = data_root / 'img/unlabeled/v/0.png'
+    good = bad.read_bytes()
+    bad.write_bytes(b'no image')
+    with pytest.raises(ValueError, match='failed to load image'):
+        train(make_plan(steps=2, until='label'))
+    folder = bad.parents[4] / 'plan'
+    entry = state_of(folder)['label']
+    assert entry['status'] == 'failed' and entry['error'] == f'ValueError: failed to load image: {bad}'
+    bad.write_bytes(good)
+    before = times(folder)
+    train(make_plan(steps=2, until='label'))
+    now = state_of(folder)['label']
+    assert now['status'] == 'done' and 'error' not in now and now['seconds'] >= entry['seconds']
+    assert 'Stage 2 of 3, label: goes on' in (folder / 'self_training.log').read_text()
+    assert len(before) > 3 and all(times(folder)[path] == t for path, t in before.items())
+
+
+def test_what_became_of_a_plan(make_plan):
+    """A table at its end, the scores of each training, and the plan with what the command line has changed."""
+    folder = train(make_plan())
+    for stage in ('01_sup', '03_again'):
+        log = '\n'.join(path.read_text() for path in (folder / stage).glob('*/*.log'))
+        found = [float(value) for value in re.findall(r'mIoU: ([\d.]+)  mAcc', log)]
+        scores = json.loads((folder / stage / 'metrics.json').read_text())['mIoU']
+        assert len(found) == 2 and (scores['last'], scores['best']) == pytest.approx((found[-1], max(found)), abs=0.01)
+    table = (folder / 'self_training.log').read_text().rpartition('The plan:\n')[2].splitlines()
+    assert [line.split()[:2] for line in table] == [
+        ['stage', 'status'], ['sup', 'done'], ['label', 'done'], ['again', 'done']]
+    assert table[3].split()[3:] == [f'{scores[which]:.2f}' for which in ('last', 'best')]
+    assert table[2].split()[3:] == ['-', '-']
+    plan = Config.fromfile(folder / 'plan.py')
+    assert plan.self_training.stages[1].scales == [1.0, 1.5] and not list(folder.glob('.*'))
+    (folder / '01_sup/metrics.json').unlink()
+    train(make_plan())  # made again from the checkpoint
+    assert json.loads((folder / '01_sup/metrics.json').read_text())['mIoU'].keys() == {'last', 'best'}
 
 
 def test_masks_equal_a_slow_ensemble(make_plan, data_root):
@@ -495,7 +534,7 @@ def test_a_best_checkpoint_that_is_cut_off_is_not_taken(make_plan):
     set_running(folder, 'sup')
     with pytest.raises(ValueError, match=r'best_mIoU_iter_1.pth is cut off.* Delete .*01_sup to train this stage anew'):
         train(make_plan(until='sup'))
-    assert state_of(folder)['sup']['status'] == 'running' and best.is_file()
+    assert state_of(folder)['sup']['status'] == 'failed' and best.is_file()
 
 
 def test_more_classes_than_a_mask_holds_are_refused(make_plan):
