@@ -261,6 +261,10 @@ class SelfTrainingRunner:
             told = '; '.join(f'{key}: {old!r} -> {new!r}' for key, (old, new) in list(changed.items())[:5])
             self._empty(i, f'was made with other settings ({told[:500]})', state, must_be_done)
             entry = None
+        if entry is None and self._folder(i).is_dir() and any(self._folder(i).iterdir()):
+            # The entry is written before the folder is made: it is of another plan, or state.json was lost.
+            self._empty(i, 'holds files, but state.json knows nothing of them: move it away to keep them', state,
+                        must_be_done)
         if entry and entry['status'] == 'done':
             broken = self._broken(entry['outputs'])
             if not broken:
@@ -294,7 +298,13 @@ class SelfTrainingRunner:
                             'or give another work_dir')
         self.logger.warning(f'Stage {self.names[i]} {reason}: it is made anew.')
         if not self.options['dry_run']:
-            shutil.rmtree(self._folder(i), ignore_errors=True)
+            try:
+                shutil.rmtree(self._folder(i))
+            except FileNotFoundError:  # there is nothing to delete
+                pass
+            except OSError as error:
+                raise PlanError(f'stage {self.names[i]}: cannot delete {self._folder(i)}: {error}; what is left of it '
+                                'would count as made by the new settings. Delete it by hand') from error
             state.forget(self.names[i])
 
     def _settings(self, i: int, paths: Dict[str, str], digests: Dict[str, str]) -> dict:

@@ -298,6 +298,17 @@ def test_dry_run_touches_nothing(make_plan):
     (lambda p: p.stages[1].update(scales=[0]), ValueError, r'stage label: .*scales must be positive .*, found \[0\]'),
     (lambda p: p.stages[1].update(scale=[1]), ValueError, "stage label: .*unexpected keyword argument 'scale'"),
     (lambda p: p.stages[0].update(cfg='none.py'), ValueError, 'stage sup: .*none.py'),
+    (lambda p: p.stages[0].cfg.default_hooks.checkpoint.update(by_epoch=True), ValueError,
+     r'stage sup: TrainStage needs default_hooks.checkpoint.by_epoch=False, found True; its iter_\*.pth are what'),
+    (lambda p: p.stages[2].cfg.default_hooks.checkpoint.pop('by_epoch'), ValueError, 'by_epoch=False, found True'),
+    (lambda p: p.stages[2].cfg.default_hooks.pop('checkpoint'), ValueError, 'by_epoch=False, found True'),
+    (lambda p: p.stages[2].cfg.default_hooks.update(checkpoint=None), ValueError,
+     'default_hooks.checkpoint, found None'),
+    (lambda p: p.stages[0].cfg.default_hooks.checkpoint.update(filename_tmpl='{}.pth'), ValueError,
+     r"default_hooks.checkpoint.filename_tmpl=None, found '\{\}.pth'"),
+    (lambda p: p.stages[0].cfg.default_hooks.checkpoint.update(out_dir='out'), ValueError, "out_dir=None, found 'out'"),
+    (lambda p: p.stages[0].cfg.default_hooks.checkpoint.update(save_last=False, interval=3), ValueError,
+     'default_hooks.checkpoint.save_last=True, found False'),
 ])
 def test_mistakes_are_found_before_training(make_plan, change, error, words):
     plan = make_plan()
@@ -581,6 +592,43 @@ def test_nothing_is_deleted_without_consent(make_plan, lost):
     assert times(folder) == before and state_of(folder) == state
     train(make_plan(steps=2, until='label', on_stale='rerun'))
     assert (folder / '01_sup' / lost).is_file() and state_of(folder)['sup']['status'] == 'done'
+
+
+@pytest.mark.parametrize('until', ['sup', 'label'])
+def test_a_folder_that_the_state_does_not_know_is_not_trusted(make_plan, until):
+    """Its checkpoints and masks may be of any settings."""
+    folder = train(make_plan(steps=2, until=until))
+    state = json.loads((folder / 'state.json').read_text())
+    state['stages'].pop(until)
+    (folder / 'state.json').write_text(json.dumps(state))
+    before, stage = times(folder), dict(sup='01_sup', label='02_label')[until]
+    words = rf'stage {until} in {folder}/{stage} holds files, but state.json knows nothing .* move .*--on-stale rerun'
+    for options in (dict(), dict(dry_run=True)):
+        with pytest.raises(ValueError, match=words):
+            train(make_plan(steps=2, until=until, **options))
+    train(make_plan(steps=2, until=until, on_stale='rerun', dry_run=True))
+    assert times(folder) == before
+    train(make_plan(steps=2, until=until, on_stale='rerun'))
+    now = times(folder)
+    assert {path for path, t in before.items() if now[path] != t} == {path for path in before if stage in str(path)}
+    shutil.move(folder / stage, folder / 'kept')
+    (folder / stage).mkdir()  # as a stage that was killed before it made anything
+    (folder / 'state.json').write_text(json.dumps(state))
+    train(make_plan(steps=2, until=until))
+    assert state_of(folder)[until]['status'] == 'done'
+
+
+def test_a_folder_that_cannot_be_deleted_is_told(make_plan, monkeypatch):
+    folder = train(make_plan(steps=2, until='sup'))
+
+    def fail(path, *args, **kwargs):
+        if not kwargs.get('ignore_errors', args and args[0]):
+            raise PermissionError(13, 'Permission denied', str(path))
+
+    monkeypatch.setattr(shutil, 'rmtree', fail)
+    with pytest.raises(ValueError, match='stage sup: cannot delete .*01_sup: .*Permission denied.* by hand'):
+        train(make_plan(steps=3, until='sup', on_stale='rerun'))
+    assert state_of(folder)['sup']['status'] == 'done'
 
 
 def test_a_stopped_stage_resumes_from_its_own_checkpoint(make_plan):
