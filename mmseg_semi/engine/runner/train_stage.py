@@ -102,8 +102,8 @@ class TrainStage(Stage):
             iterations is kept as ``at_i``.
 
     Raises:
-        ValueError: If a fraction is outside (0, 1) or names no iteration of its own, the config trains by epochs or
-            lacks a part, or a length is not positive.
+        ValueError: If a fraction is outside (0, 1) or names no iteration of its own, the config trains by epochs, lacks
+            a part or saves no checkpoint of the last iteration in the stage's folder, or a length is not positive.
     """
 
     mends = ('config', 'metrics')
@@ -126,6 +126,7 @@ class TrainStage(Stage):
         if self.cfg.train_cfg.get('type') != 'IterBasedTrainLoop':
             raise ValueError(f'TrainStage needs train_cfg.type="IterBasedTrainLoop", found '
                              f'{self.cfg.train_cfg.get("type")!r}')
+        self._check_checkpoint_hook()
         if not all(0 < fraction < 1 for fraction in export):
             raise ValueError(f'TrainStage.export must hold fractions in (0, 1), found {list(export)}')
         # A third of 3n iterations is n, also where the product rounds below.
@@ -154,6 +155,22 @@ class TrainStage(Stage):
             raise ValueError(f'TrainStage: the last param_scheduler begins at iteration {last.begin}, but epochs and '
                              f'epoch_steps make {epochs * epoch_steps}')
         last['end'] = epochs * epoch_steps
+
+    def _check_checkpoint_hook(self) -> None:
+        hook = (self.cfg.get('default_hooks') or {}).get('checkpoint', {})  # mmengine's default is by epoch
+        if hook is None:
+            raise ValueError('TrainStage needs default_hooks.checkpoint, found None')
+        interval = hook.get('interval', -1)
+        ends = interval > 0 and self.cfg.train_cfg.max_iters % interval == 0
+        for key, default, fits, expected in (
+            ('by_epoch', True, lambda value: not value, False),
+            ('filename_tmpl', None, lambda value: value is None, None),
+            ('out_dir', None, lambda value: value is None, None),
+            ('save_last', True, lambda value: value or ends, True),
+        ):
+            if not fits(hook.get(key, default)):
+                raise ValueError(f'TrainStage needs default_hooks.checkpoint.{key}={expected}, found '
+                                 f'{hook.get(key, default)!r}; its iter_*.pth are what it resumes from and ends with')
 
     def settings(self) -> dict:
         """The config without what does not change the result, and the exports."""
