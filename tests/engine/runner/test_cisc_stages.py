@@ -332,6 +332,35 @@ def test_the_whole_plan(make_plan, network):
     assert before == {path: path.stat().st_mtime_ns for path in folder.rglob('*.p[tn][hg]')}
 
 
+@pytest.mark.parametrize('dry_run', [True, False])
+@pytest.mark.parametrize('change, words', [
+    (dict(counts=(2, 1)), r'stage re1: train_dataloader.batch_size is 4, but sampler.counts=\(2, 1\) sum to 3: change'),
+    (dict(counts=(4, 0)), r'stage re1: counts must be two positive integers .*got \(4, 0\)'),
+    (dict(batch_size=6), r'stage re1: train_dataloader.batch_size is 6, but sampler.counts=\(2, 2\) sum to 4'),
+    (dict(rectify=dict(teacher_view='both')), "stage re1: model: .*teacher_view must be 'strong' or 'weak', found"),
+    (dict(rectify=dict(teacher='weak')), "stage re1: model: .*unexpected keyword argument 'teacher'"),
+    (dict(guidance=dict(pool_eps=5e-4, similarity_range='tanh')), "stage sup: model: .*'tanh'"),
+])
+def test_mistakes_of_the_retrainings_are_found_before_the_first(make_plan, change, words, dry_run):
+    plan = make_plan(**change)
+    plan.self_training.dry_run = dry_run
+    with pytest.raises(ValueError, match=words):
+        run(plan)
+    assert not list(Path(plan.work_dir).glob('0*'))
+
+
+@pytest.mark.parametrize('images, ratio', [(1, 0.5), (3, 0.3)])
+def test_an_empty_half_is_found_before_the_first_training(make_plan, data_root, images, ratio):
+    for path in sorted(data_root.glob('img/unlabeled/*/*.png'))[images:]:
+        path.unlink()
+    plan = make_plan()
+    plan.self_training.stages[3].ratio = ratio
+    with pytest.raises(ValueError, match='stage re1: train_dataloader.dataset.unlabeled.primary: select:reliable will '
+                       f'hold no image, as ratio={ratio} of the {images} images of stage select'):
+        run(plan)
+    assert not list(Path(plan.work_dir).glob('0*'))
+
+
 def begin(plan):
     """Starts a plan in a process of its own, which does not have to import everything anew."""
 

@@ -19,6 +19,7 @@ from mmseg.registry import METRICS, RUNNERS
 from PIL import Image
 
 from mmseg_semi.engine.runner.image_sets import MissingImages, by_images
+from mmseg_semi.engine.runner.preflight import check_model
 from mmseg_semi.engine.runner.pseudo_label_stage import native_pipeline, predict_probability, scaled_side
 from mmseg_semi.files import write_text
 from mmseg_semi.registry import DATASETS, MODELS
@@ -344,6 +345,21 @@ def test_bad_input_is_found_before_training(make_plan, data_root, change, words,
     with pytest.raises(ValueError, match=words):
         train(plan)
     assert not list(Path(plan.work_dir).glob('0*'))
+
+
+@pytest.mark.parametrize('backbone', ['MixVisionTransformer', 'ResNetV1c'])
+def test_backbones_are_built_before_training(backbone):
+    """Without weights; those that need some as they are built are built with them."""
+    options = dict(MixVisionTransformer=dict(embed_dims=8, num_layers=[1] * 4, drop_path_rate=0.1),
+                   ResNetV1c=dict(depth=18, base_channels=8, stem_channels=8))[backbone]
+    head = dict(type='FCNHead', in_channels=64, channels=64, num_classes=3, num_convs=0, concat_input=False)
+    cfg = Config(dict(model=dict(type='EncoderDecoder', backbone=dict(type=backbone, **options), decode_head=head)))
+    before = copy.deepcopy(cfg.to_dict())
+    check_model(cfg)
+    assert cfg.to_dict() == before
+    cfg.model.backbone.depht = 18
+    with pytest.raises(ValueError, match="^model: .*unexpected keyword argument 'depht'"):
+        check_model(cfg)
 
 
 def test_one_process_at_a_time(make_plan, tmp_path):
