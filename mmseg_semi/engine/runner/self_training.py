@@ -1,5 +1,6 @@
 """Self-training in stages: a plan of training, labeling and selection that survives a crash at any moment."""
 import copy
+import errno
 import fcntl
 import inspect
 import itertools
@@ -8,7 +9,7 @@ import os
 import shutil
 import time
 from pathlib import Path
-from typing import Callable, Dict, List
+from typing import IO, Callable, Dict, List, Tuple
 
 from mmengine.config import Config
 from mmengine.dist import barrier, broadcast_object_list, get_rank, init_dist, is_distributed
@@ -126,6 +127,16 @@ class SelfTrainingRunner:
             if self.options[key] is not None and self.options[key] not in self.names:
                 raise PlanError(f'self_training.{key}={self.options[key]!r} is no stage; there are '
                                 f'{", ".join(self.names)}')
+        first, last = self._range()
+        if first > last:
+            raise PlanError(f'self_training.start={self.options["start"]!r} comes after '
+                            f'until={self.options["until"]!r}, so nothing would run; the stages are '
+                            f'{", ".join(self.names)}')
+
+    def _range(self) -> Tuple[int, int]:
+        """Positions of the first and the last stage to run."""
+        start, until = self.options['start'], self.options['until']
+        return self.names.index(start) if start else 0, self.names.index(until or self.names[-1])
 
     # ---- the run ------------------------------------------------------------------------------------------------
 
@@ -138,15 +149,23 @@ class SelfTrainingRunner:
         self._log_here()
         with open(self.work_dir / 'lock', 'w') as lock:
             if get_rank() == 0:
-                try:
-                    # Unlike flock's, this lock is not inherited by loader workers, who outlive a killed parent a while.
-                    fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except (BlockingIOError, PermissionError):
-                    raise PlanError(f'{self.work_dir} is in use by another process; wait for it or give another '
-                                    'work_dir') from None
+                self._lock(lock)
                 for path in self.work_dir.rglob('.*.part*'):  # of a killed process (files.whole)
                     path.unlink()
             self._run_all()
+
+    def _lock(self, file: IO) -> None:
+        try:
+            # Unlike flock's, this lock is not inherited by loader workers, who outlive a killed parent a while.
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            raise PlanError(f'{self.work_dir} is in use by another process; wait for it or give another '
+                            'work_dir') from None
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+                raise
+            self.logger.warning(f'The file system of {self.work_dir} has no locks ({error.strerror}): start no second '
+                                'process with this work_dir.')
 
     def _log_here(self) -> None:
         """Makes the plan's log the current one: a training leaves its own behind, and stages write to the current."""
@@ -154,8 +173,7 @@ class SelfTrainingRunner:
                                             log_file=str(self.work_dir / 'self_training.log'))
 
     def _run_all(self) -> None:
-        first = self.names.index(self.options['start']) if self.options['start'] else 0
-        last = self.names.index(self.options['until']) if self.options['until'] else len(self.names) - 1
+        first, last = self._range()
         self._on_first_rank(self._check_input, last)
         for i, name in enumerate(self.names[:last + 1]):
             todo, paths = self._on_first_rank(self._decide, i, i < first)

@@ -24,7 +24,7 @@ RUNS = itertools.count()
 # Where and how, not what. Other keys than those that a Runner takes are variables of the config.
 IRRELEVANT = ('work_dir', 'launcher', 'resume', 'env_cfg', 'experiment_name', 'model_wrapper_cfg', 'log_level',
               'log_processor', 'visualizer', 'test_dataloader', 'test_evaluator', 'test_cfg')
-RELEVANT = {*inspect.signature(Runner.__init__).parameters, 'custom_imports'}.difference(IRRELEVANT)
+RELEVANT = {*inspect.signature(Runner.__init__).parameters, 'custom_imports', 'sync_bn'}.difference(IRRELEVANT)
 IRRELEVANT_HOOKS = ('logger', 'timer', 'visualization')
 IRRELEVANT_OF_LOADERS = ('num_workers', 'persistent_workers', 'prefetch_factor', 'pin_memory')
 

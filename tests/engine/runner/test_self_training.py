@@ -1,5 +1,6 @@
 """The driver of self-training with real runs of a tiny network: stages, resume, references, mistakes."""
 import copy
+import errno
 import fcntl
 import json
 import multiprocessing
@@ -292,6 +293,8 @@ def test_dry_run_touches_nothing(make_plan):
     (lambda p: p.stages[1].update(type='Train'), ValueError, "stage label: no stage of type 'Train'; there are"),
     (lambda p: p.update(untill='sup'), ValueError, r"unknown settings \['untill'\]"),
     (lambda p: p.update(until='end'), ValueError, "until='end' is no stage; there are sup, label, again"),
+    (lambda p: p.update(start='again', until='sup'), ValueError,
+     "start='again' comes after until='sup', so nothing would run; the stages are sup, label, again"),
     (lambda p: p.update(on_stale='ask'), ValueError, "on_stale must be 'error' or 'rerun', found 'ask'"),
     (lambda p: p.update(start='again'), ValueError, "start='again', but stage sup before it is not done"),
     (lambda p: p.stages[0].update(export=[1.5]), ValueError, r'export must hold fractions in \(0, 1\), found \[1.5\]'),
@@ -385,6 +388,21 @@ def test_one_process_at_a_time(make_plan, tmp_path):
     assert train(make_plan(until='sup', steps=2))  # nobody holds it now
 
 
+@pytest.mark.parametrize('number', [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EIO])
+def test_file_systems_without_locks(make_plan, monkeypatch, number):
+    def fail(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, 'lockf', fail)
+    plan = make_plan(dry_run=True)
+    if number == errno.EIO:
+        with pytest.raises(OSError, match='Input/output'):
+            train(plan)
+        return
+    log = (train(plan) / 'self_training.log').read_text()
+    assert f'has no locks ({os.strerror(number)}): start no second process' in log and 'Stage 1 of 3' in log
+
+
 def test_overlay_of_masks(data_root, tmp_path):
     for folder, names in (('new', ['u/1']), ('old', ['u/0', 'u/1', 'u/2', 'v/0', 'v/1'])):
         for name in names:
@@ -476,6 +494,7 @@ def test_how_a_plan_is_run_and_where_its_data_lie_is_no_setting(make_plan, data_
 
 @pytest.mark.parametrize('change, words', [
     ({'train_dataloader.batch_size': 1}, r'train_dataloader.batch_size: 2 -> 1'),
+    ({'sync_bn': 'torch'}, "sync_bn: None -> 'torch'"),
     ({'default_hooks.checkpoint.save_best': None}, r"default_hooks.checkpoint.save_best: 'mIoU' -> None"),
     ({'val_dataloader.dataset.data_prefix.seg_map_path': 'ann/train'}, r"seg_map_path: 'ann/val' -> 'ann/train'"),
 ])
