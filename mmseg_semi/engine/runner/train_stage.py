@@ -97,7 +97,8 @@ class TrainStage(Stage):
         epochs (int): Length of the run, together with ``epoch_steps``: ``epochs * epoch_steps`` iterations, validated
             and saved after each epoch. The learning rate falls over the whole of it. Defaults to the config's length.
         epoch_steps (int): Iterations of an epoch.
-        cfg_options (dict): Dotted keys that override the config last. Values may be references.
+        cfg_options (dict): Dotted keys that override the config last. Values may be references. ``custom_hooks`` go
+            before those of the config, in place of hooks of the same types.
         export (Sequence[float]): Fractions f of training in (0, 1): the checkpoint after ``floor(f * max_iters)``
             iterations is kept as ``at_i``.
 
@@ -122,7 +123,7 @@ class TrainStage(Stage):
             self.cfg.train_dataloader.batch_size = batch_size
         if epochs is not None or epoch_steps is not None:
             self._set_length(epochs, epoch_steps)
-        self.cfg.merge_from_dict(cfg_options or {})
+        self._merge(cfg_options or {})
         if self.cfg.train_cfg.get('type') != 'IterBasedTrainLoop':
             raise ValueError(f'TrainStage needs train_cfg.type="IterBasedTrainLoop", found '
                              f'{self.cfg.train_cfg.get("type")!r}')
@@ -141,6 +142,15 @@ class TrainStage(Stage):
             return Config(copy.deepcopy(dict(cfg)))
         path = self.here / cfg
         return Config.fromfile(path if path.is_file() else cfg)
+
+    def _merge(self, options: dict) -> None:
+        """Overrides the config; its hooks stay beside those of the stage, but for hooks of the same type."""
+        hooks = list(options.get('custom_hooks') or [])
+        types = [hook.get('type') for hook in hooks]
+        kept = [hook for hook in self.cfg.get('custom_hooks') or [] if hook.get('type') not in types]
+        self.cfg.merge_from_dict(options)
+        if hooks:
+            self.cfg.custom_hooks = [*hooks, *kept]
 
     def _set_length(self, epochs: Optional[int], epoch_steps: Optional[int]) -> None:
         if not epochs or not epoch_steps or min(epochs, epoch_steps) < 1:

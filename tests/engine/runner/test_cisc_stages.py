@@ -349,6 +349,16 @@ def test_mistakes_of_the_retrainings_are_found_before_the_first(make_plan, chang
     assert not list(Path(plan.work_dir).glob('0*'))
 
 
+def test_hooks_of_the_config_stay_beside_those_of_the_stages(make_plan):
+    plain = RUNNERS.build(make_plan())
+    plan = RUNNERS.build(make_plan(custom_hooks=[
+        dict(type='GuideShareHook', interval=7), dict(type='EarlyStoppingHook', monitor='mIoU')]))
+    for stage in ('sup', 're1', 're2'):
+        own, hooks = (one.built[stage].cfg.custom_hooks for one in (plain, plan))
+        assert hooks == [*own, dict(type='EarlyStoppingHook', monitor='mIoU')]
+    assert [len(plain.built[stage].cfg.custom_hooks) for stage in ('sup', 're1', 're2')] == [1, 2, 2]
+
+
 @pytest.mark.parametrize('images, ratio', [(1, 0.5), (3, 0.3)])
 def test_an_empty_half_is_found_before_the_first_training(make_plan, data_root, images, ratio):
     for path in sorted(data_root.glob('img/unlabeled/*/*.png'))[images:]:
