@@ -241,6 +241,16 @@ def test_mistakes_of_the_scorer(select, tmp_path, network, labeled):
     Image.fromarray(np.full((36, 40), 9, np.uint8)).save(mask)
     with pytest.raises(ValueError, match=r'u/1\.png holds labels \[9\]; expected 0\.\.3 or 255'):
         select().run()
+    for array, words in (
+        (np.zeros((40, 36), np.uint8), r'masks/u/1\.png is \(40, 36\), its image .*u/1\.png is \(36, 40\)'),
+        (np.zeros((36, 40, 3), np.uint8), r'masks/u/1\.png is a PNG of mode RGB; expected class indices'),
+    ):
+        Image.fromarray(array).save(mask)
+        with pytest.raises(ValueError, match=words):
+            select().run()
+    mask.write_bytes(b'no mask')
+    with pytest.raises(ValueError, match=r'cannot read pseudo-label .*masks/u/1\.png: UnidentifiedImageError'):
+        select().run()
     mask.unlink()
     with pytest.raises(FileNotFoundError, match=r'no pseudo-label of .*u/1\.png: looked for .*masks/u/1\.png'):
         select().run()
