@@ -14,7 +14,8 @@ from mmengine.config import Config, DictAction
 import mmseg_semi  # noqa: F401 (registers the parts that configs name)
 from mmseg_semi.engine.cpu import adapt
 from mmseg_semi.engine.give_up import MISTAKES, give_up
-from mmseg_semi.engine.runner.self_training import PlanError, SelfTrainingRunner
+from mmseg_semi.engine.runner.self_training import SelfTrainingRunner
+from mmseg_semi.engine.runner.stage import PlanError
 
 
 def parse_args() -> argparse.Namespace:

@@ -19,16 +19,11 @@ from mmengine.runner import Runner
 
 from mmseg_semi.engine.runner.image_sets import MissingImages, by_images
 from mmseg_semi.engine.runner.preflight import check_stage
-from mmseg_semi.engine.runner.stage import Stage, config_keys, references, replace_config, replace_references
+from mmseg_semi.engine.runner.stage import PlanError, Stage, config_keys, references, replace_config, replace_references
 from mmseg_semi.engine.runner.state import State, damage, differences, digest, fingerprint
 from mmseg_semi.engine.runner.train_stage import TrainStage
 from mmseg_semi.files import whole
 from mmseg_semi.registry import RUNNERS, STAGES
-
-
-class PlanError(ValueError):
-    """Something about a plan or its folder that its user has to change; the message says what."""
-
 
 FIELDS = ('stages', 'start', 'until', 'dry_run', 'on_stale')
 DONE = 'done before, skipped'
