@@ -666,6 +666,41 @@ def test_a_folder_that_cannot_be_deleted_is_told(make_plan, monkeypatch):
     assert state_of(folder)['sup']['status'] == 'done'
 
 
+def test_a_stage_runs_alone(make_plan):
+    """One that was thrown away, with what the stages before it made; none of the others is touched."""
+    folder = train(make_plan(steps=2))
+    made = {path.name: path.read_bytes() for path in (folder / '02_label').rglob('*.*')}
+    before, state = times(folder), json.loads((folder / 'state.json').read_text())
+    shutil.rmtree(folder / '02_label')
+    old = state['stages'].pop('label')
+    (folder / 'state.json').write_text(json.dumps(state))
+    train(make_plan(steps=2, start='label', until='label'))
+    assert {path.name: path.read_bytes() for path in (folder / '02_label').rglob('*.*')} == made
+    assert {**state_of(folder), 'label': None} == {**state['stages'], 'label': None}
+    assert state_of(folder)['label']['outputs'] == old['outputs']
+    assert {path.parts[-4] for path, t in times(folder).items() if before[path] != t} == {'02_label'}
+    shutil.rmtree(folder / '02_label' / 'masks')  # its entry stays
+    train(make_plan(steps=2, start='label', until='label'))
+    assert {path.name: path.read_bytes() for path in (folder / '02_label').rglob('*.*')} == made
+
+
+def test_a_plan_of_one_stage_on_a_checkpoint_of_ones_own(make_plan, data_root, tmp_path):
+    """The example of docs/self_training.md."""
+    page = (ROOT / 'docs/self_training.md').read_text()
+    text = page.split('```python\n')[1].split('```')[0]
+    folder = train(make_plan(steps=2, until='label'))
+    for mine, ours in (('my.py', '01_sup/config.py'), ('my.pth', '01_sup/iter_2.pth')):
+        shutil.copy(folder / ours, tmp_path / mine)
+        text = text.replace(f"'{mine}'", f"'{tmp_path / mine}'")
+    (tmp_path / 'label.py').write_text(text.replace('data/mine', str(data_root)).replace('images', 'img/unlabeled'))
+    plan = Config.fromfile(tmp_path / 'label.py')
+    plan.work_dir = str(tmp_path / 'alone')
+    assert len(text.splitlines()) <= 8
+    masks = train(plan) / '01_label' / 'masks'
+    assert sorted(path.relative_to(masks).as_posix() for path in masks.rglob('*.png')) == [
+        'u/0.png', 'u/1.png', 'u/2.png', 'v/0.png', 'v/1.png']
+
+
 def test_a_stopped_stage_resumes_from_its_own_checkpoint(make_plan):
     start = train(make_plan('start', until='sup')) / '01_sup' / 'iter_4.pth'
 
