@@ -13,7 +13,9 @@ from mmengine.config import Config, DictAction
 
 import mmseg_semi  # noqa: F401 (registers the parts that configs name)
 from mmseg_semi.engine.cpu import adapt
-from mmseg_semi.engine.runner.self_training import PlanError, SelfTrainingRunner
+from mmseg_semi.engine.give_up import MISTAKES, give_up
+from mmseg_semi.engine.runner.self_training import SelfTrainingRunner
+from mmseg_semi.engine.runner.stage import PlanError
 
 
 def parse_args() -> argparse.Namespace:
@@ -62,14 +64,17 @@ def load_plan(args: argparse.Namespace) -> SelfTrainingRunner:
 
 
 def main() -> int:
-    """Builds the plan and runs it; returns the exit code: 0 done, 2 a mistake of the caller, 130 interrupted."""
+    """Builds the plan and runs it; returns the exit code: 0 done, 130 interrupted; 2, a mistake, ends it at once."""
     args = parse_args()
+    plan = None
     try:
-        load_plan(args).train()
+        plan = load_plan(args)
+        plan.train()
         return 0
-    except (PlanError, FileNotFoundError, FloatingPointError) as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
+    except PlanError as error:  # says what to change; where it was raised tells nothing
+        give_up(error)
+    except MISTAKES as error:
+        give_up(error, plan and plan.cfg)
     except KeyboardInterrupt:
         print('\ninterrupted; the same command goes on where it stopped', file=sys.stderr)
         return 130

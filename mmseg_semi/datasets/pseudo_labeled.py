@@ -21,6 +21,46 @@ MAX_BAD = 0.01
 ORIENTATION, SIDEWAYS = 0x0112, (5, 6, 7, 8)  # EXIF: photographs that loaders turn by 90 degrees
 
 
+def read_mask(path: str) -> np.ndarray:
+    """The class indices of a pseudo-label, [H, W] uint8.
+
+    Raises:
+        ValueError: If the file cannot be read, or holds no indices (mode P or L).
+    """
+    try:
+        with Image.open(path) as picture:
+            mode, mask = picture.mode, np.array(picture)
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f'cannot read pseudo-label {path}: {type(error).__name__}: {error}') from error
+    if mode not in ('P', 'L'):
+        raise ValueError(f'pseudo-label {path} is a PNG of mode {mode}; expected class indices, mode P or L')
+    return mask
+
+
+def check_mask(path: str, size: Sequence[int], present: Sequence[int], image: str, image_size: Optional[tuple],
+               num_classes: Optional[int]) -> None:
+    """Compares a pseudo-label with its image.
+
+    Args:
+        path (str): File of the mask.
+        size (Sequence[int]): Its (height, width).
+        present (Sequence[int]): The labels in it.
+        image (str): File of the image.
+        image_size (tuple, optional): Its (height, width), None if it is not known.
+        num_classes (int, optional): None if it is not known.
+
+    Raises:
+        ValueError: If the sizes differ, or a label is no class and not 255.
+    """
+    if image_size and tuple(size) != tuple(image_size):
+        raise ValueError(f'pseudo-label {path} is {tuple(size)}, its image {image} is {tuple(image_size)} '
+                         '(height, width)')
+    wrong = [label for label in present if label != IGNORE and label >= (num_classes or IGNORE)]
+    if wrong:
+        raise ValueError(f'pseudo-label {path} holds labels {wrong[:5]}; expected 0..{num_classes - 1} or {IGNORE} '
+                         '(ignore)')
+
+
 @DATASETS.register_module()
 class PseudoLabeledDataset(UnlabeledDataset):
     """The images of an :class:`UnlabeledDataset` with masks from ``PseudoLabelStage``.
@@ -99,13 +139,7 @@ class PseudoLabeledDataset(UnlabeledDataset):
             raise FileNotFoundError(f'no pseudo-label of {image}: looked for {", ".join(paths.values())}')
         path = paths[folder]
         size, present = self._describe(path, self._manifests[folder].get(file))
-        expected = self._image_size(image)
-        if expected and tuple(size) != expected:
-            raise ValueError(f'pseudo-label {path} is {tuple(size)}, its image {image} is {expected} (height, width)')
-        wrong = [label for label in present if label != IGNORE and label >= (self._num_classes or IGNORE)]
-        if wrong:
-            raise ValueError(f'pseudo-label {path} holds labels {wrong[:5]}; expected 0..{self._num_classes - 1} or '
-                             f'{IGNORE} (ignore)')
+        check_mask(path, size, present, image, self._image_size(image), self._num_classes)
         info.update(seg_map_path=path, label_map=None, reduce_zero_label=False)
 
     @staticmethod
@@ -122,11 +156,5 @@ class PseudoLabeledDataset(UnlabeledDataset):
         """Size (height, width) of a mask and the labels in it."""
         if record and hashlib.sha256(Path(path).read_bytes()).hexdigest() == record['sha256']:
             return record['size'], np.flatnonzero(record['histogram']).tolist()
-        try:
-            with Image.open(path) as picture:
-                mode, mask = picture.mode, np.array(picture)
-        except (OSError, SyntaxError) as error:
-            raise ValueError(f'cannot read pseudo-label {path}: {type(error).__name__}: {error}') from error
-        if mode not in ('P', 'L'):
-            raise ValueError(f'pseudo-label {path} is a PNG of mode {mode}; expected class indices, mode P or L')
+        mask = read_mask(path)
         return mask.shape, np.unique(mask).tolist()

@@ -39,7 +39,7 @@ class LabeledUnlabeledSampler(Sampler):
     """
 
     def __init__(self, dataset, counts: Sequence[int], seed: Optional[int] = None, infinite: bool = True) -> None:
-        self.counts = self._check_counts(counts)
+        self.counts = self.read_counts(counts)
         self.infinite = infinite
         self.rank, self.world_size = get_dist_info()
         self.seed = sync_random_seed() if seed is None else seed
@@ -58,7 +58,12 @@ class LabeledUnlabeledSampler(Sampler):
         self._pass_lengths = (self.sizes[0], self.sizes[1] if infinite else self._steps * step_u)
 
     @staticmethod
-    def _check_counts(counts: Sequence[int]) -> tuple:
+    def read_counts(counts: Sequence[int]) -> tuple:
+        """``counts`` as a tuple.
+
+        Raises:
+            ValueError: If they are not two positive integers.
+        """
         found = tuple(counts) if isinstance(counts, (list, tuple)) else counts
         if not isinstance(found, tuple) or len(found) != 2 or any(type(c) is not int or c < 1 for c in found):
             raise ValueError(f'counts must be two positive integers (labeled, unlabeled), got {counts!r}')

@@ -11,7 +11,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import init_default_scope
+from mmengine.registry import PARAM_SCHEDULERS, init_default_scope
 from mmengine.runner import Runner
 from mmseg.registry import RUNNERS
 
@@ -134,6 +134,29 @@ def test_lengths_of_the_specification(tmp_path):
     for name, steps in dict(voc_blended_u2pl_662=[1600, 12400, 24800], voc_blended_u2pl_1323=[3280, 11520, 23120],
                             voc_blended_u2pl_2646=[6560, 9920, 19840], voc_classic_92=[400, 13040, 26160]).items():
         assert [stage.cfg.train_cfg.max_iters for stage in plan_of(f'r101_{name}', tmp_path)[1]] == steps
+
+
+def rates(scheduler, steps):
+    """The learning rate of each step from 1e-3 on."""
+    optimizer, found = torch.optim.SGD([torch.zeros(1)], lr=1e-3), []
+    scheduler = PARAM_SCHEDULERS.build(dict(scheduler, optimizer=optimizer))
+    for _ in range(steps):
+        found.append(optimizer.param_groups[0]['lr'])
+        optimizer.step()
+        scheduler.step()
+    return found
+
+
+def test_rates_of_the_specification(tmp_path):
+    """Section 12, worked example 11. mmengine's PolyLR is at its end one step early, at step T - 1 of 0..T - 1."""
+    cfg = plan_of('r101_voc_classic_92', tmp_path)[1][0].cfg
+    example = [1e-3, 7.718895e-4, 5.358867e-4, 2.871746e-4]
+    assert rates(dict(cfg.param_scheduler, end=5), 4) == pytest.approx(example, rel=1e-6)
+    steps = cfg.train_cfg.max_iters
+    published = [1e-3 * (1 - t / steps)**0.9 for t in range(steps)]
+    # As shipped, no rate is further away than the last one, which is 0.
+    assert rates(cfg.param_scheduler, steps) == pytest.approx(published, abs=published[-1] * (1 + 1e-6))
+    assert published[-1] < 0.005 * 1e-3
 
 
 def test_the_base_of_single_runs_spells_out_every_option():

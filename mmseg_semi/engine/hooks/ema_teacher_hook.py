@@ -1,5 +1,5 @@
 """Decides when and how strongly the teacher moves."""
-from typing import Optional
+from typing import Optional, Sequence
 
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
@@ -26,6 +26,17 @@ def unwrap(runner: Runner) -> SemiEncoderDecoder:
     return model
 
 
+def check_counts(counts: Sequence[int], batch_size: int) -> None:
+    """Compares the images of a step that sampler and loader state.
+
+    Raises:
+        ValueError: If they disagree.
+    """
+    if sum(counts) != batch_size:
+        raise ValueError(f'train_dataloader.batch_size is {batch_size}, but sampler.counts={counts} sum to '
+                         f'{sum(counts)}: change both together')
+
+
 def check_feed(runner: Runner) -> None:
     """Compares the settings of the feed that a config states twice.
 
@@ -39,9 +50,7 @@ def check_feed(runner: Runner) -> None:
     if not isinstance(sampler, LabeledUnlabeledSampler):
         raise TypeError('train_dataloader.sampler must be a LabeledUnlabeledSampler, found '
                         f'{type(sampler).__name__}')
-    if sum(sampler.counts) != loader.batch_size:
-        raise ValueError(f'train_dataloader.batch_size is {loader.batch_size}, but sampler.counts={sampler.counts} '
-                         f'sum to {sum(sampler.counts)}: change both together')
+    check_counts(sampler.counts, loader.batch_size)
     by_iter = isinstance(runner.train_loop, IterBasedTrainLoop)
     if sampler.infinite != by_iter:
         raise ValueError(f'train_cfg uses {type(runner.train_loop).__name__}, but sampler.infinite={sampler.infinite}: '

@@ -13,10 +13,10 @@ from mmengine.dist import all_reduce, barrier, broadcast_object_list, get_dist_i
 from mmengine.registry import init_default_scope
 from mmengine.utils import ProgressBar
 from mmseg.datasets import BaseSegDataset
-from PIL import Image
 from torch import Tensor
 
 from mmseg_semi.datasets import ClassIndex, image_ids
+from mmseg_semi.datasets.pseudo_labeled import check_mask, read_mask
 from mmseg_semi.engine.runner.image_records import read_records, share_records
 from mmseg_semi.engine.runner.pseudo_label_stage import load_trained
 from mmseg_semi.engine.runner.samples import read_samples
@@ -227,8 +227,9 @@ class CISCAnchor(StageScorer):
         path = next((path for path in paths if path.is_file()), None)
         if path is None:
             raise FileNotFoundError(f'no pseudo-label of {image}: looked for {", ".join(map(str, paths))}')
-        with Image.open(path) as picture:
-            mask = np.array(picture)
+        mask = read_mask(path)
+        check_mask(path, mask.shape, np.unique(mask).tolist(), image, sample['data_samples'].ori_shape[:2],
+                   self.model.num_classes)
         return float(image_score(*self._scores(sample, mask, str(path)), self.reduce))
 
     def _scores(self, sample: dict, mask: np.ndarray, path: str) -> Tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ from mmengine.logging import print_log
 from mmengine.utils import ProgressBar
 from mmseg.datasets import BaseSegDataset
 
+from mmseg_semi.engine.runner.stage import PlanError
 from mmseg_semi.files import write_text
 
 
@@ -76,6 +77,9 @@ def share_records(folder: Path, stem: str, keys: Sequence[str], usable: Callable
 
     Returns:
         Path: The file.
+
+    Raises:
+        PlanError: If rank 0 does not find a record of every image, as where ranks write to disks of their own.
     """
     rank, _ = get_dist_info()
     final, first = folder / f'{stem}.jsonl', folder / f'{stem}.rank0.jsonl'
@@ -103,9 +107,17 @@ def share_records(folder: Path, stem: str, keys: Sequence[str], usable: Callable
     if bar:
         bar.file.write('\n')
     barrier()
+    missing: list = [None]
     if rank == 0:
-        write_text(final, _to_text(_known(folder, stem, keys, usable)))
-        for path in folder.glob(f'{stem}.rank*.jsonl'):
-            path.unlink()
-    barrier()
+        records = _known(folder, stem, keys, usable)
+        missing = [[key for key in keys if key not in records]]
+        if not missing[0]:
+            write_text(final, _to_text(records))
+            for path in folder.glob(f'{stem}.rank*.jsonl'):
+                path.unlink()
+    broadcast_object_list(missing)
+    if missing[0]:
+        raise PlanError(f'{folder}: all ranks are done, but {len(missing[0])} of {len(keys)} images have no record in '
+                        f'{stem}.rank*.jsonl, such as {missing[0][0]}; expected a file system that all ranks share. '
+                        'These files are kept; start again where all of them are seen')
     return final

@@ -64,12 +64,16 @@ class StageScorer(ABC):
         """
 
 
+def reliable_count(ratio: float, total: int) -> int:
+    """``floor(ratio * N)``."""
+    return math.floor(round(ratio * total, 9))  # rounded first: 0.29 * 100 is 28.999999999999996
+
+
 def split_by_score(scores: Sequence[Tuple[str, float]], ratio: float,
                    higher_is_better: bool) -> Tuple[List[str], List[str]]:
     """Ids of the best ``floor(ratio * N)`` images, best first, and of the others; equal scores are ordered by id."""
     ranked = [key for key, _ in sorted(scores, key=lambda item: (-item[1] if higher_is_better else item[1], item[0]))]
-    # Rounded first: 0.29 * 100 is 28.999999999999996.
-    count = math.floor(round(ratio * len(ranked), 9))
+    count = reliable_count(ratio, len(ranked))
     return ranked[:count], ranked[count:]
 
 

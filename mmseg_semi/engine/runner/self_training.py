@@ -1,12 +1,15 @@
 """Self-training in stages: a plan of training, labeling and selection that survives a crash at any moment."""
 import copy
+import errno
 import fcntl
 import inspect
+import itertools
+import json
 import os
 import shutil
 import time
 from pathlib import Path
-from typing import Callable, Dict, List, Optional
+from typing import IO, Callable, Dict, List, Tuple
 
 from mmengine.config import Config
 from mmengine.dist import barrier, broadcast_object_list, get_rank, init_dist, is_distributed
@@ -16,17 +19,15 @@ from mmengine.runner import Runner
 
 from mmseg_semi.engine.runner.image_sets import MissingImages, by_images
 from mmseg_semi.engine.runner.preflight import check_stage
-from mmseg_semi.engine.runner.stage import Stage, config_keys, references, replace_config, replace_references
+from mmseg_semi.engine.runner.stage import PlanError, Stage, config_keys, references, replace_config, replace_references
 from mmseg_semi.engine.runner.state import State, damage, differences, digest, fingerprint
+from mmseg_semi.engine.runner.train_stage import TrainStage
+from mmseg_semi.files import whole
 from mmseg_semi.registry import RUNNERS, STAGES
-
-
-class PlanError(ValueError):
-    """Something about a plan or its folder that its user has to change; the message says what."""
-
 
 FIELDS = ('stages', 'start', 'until', 'dry_run', 'on_stale')
 DONE = 'done before, skipped'
+LOGS = itertools.count()
 
 
 @RUNNERS.register_module()
@@ -72,6 +73,7 @@ class SelfTrainingRunner:
         self.env_cfg = cfg.get('env_cfg', dict(dist_cfg=dict(backend='gloo')))
         self.work_dir = Path(cfg.work_dir).resolve()
         self.here = Path(cfg.filename).resolve().parent if cfg.filename else Path.cwd()
+        self.kept = False
         self._check()
 
     @classmethod
@@ -120,6 +122,16 @@ class SelfTrainingRunner:
             if self.options[key] is not None and self.options[key] not in self.names:
                 raise PlanError(f'self_training.{key}={self.options[key]!r} is no stage; there are '
                                 f'{", ".join(self.names)}')
+        first, last = self._range()
+        if first > last:
+            raise PlanError(f'self_training.start={self.options["start"]!r} comes after '
+                            f'until={self.options["until"]!r}, so nothing would run; the stages are '
+                            f'{", ".join(self.names)}')
+
+    def _range(self) -> Tuple[int, int]:
+        """Positions of the first and the last stage to run."""
+        start, until = self.options['start'], self.options['until']
+        return self.names.index(start) if start else 0, self.names.index(until or self.names[-1])
 
     # ---- the run ------------------------------------------------------------------------------------------------
 
@@ -129,24 +141,34 @@ class SelfTrainingRunner:
             init_dist(self.launcher, **self.env_cfg.get('dist_cfg', {}))
         init_default_scope(self.cfg.get('default_scope', 'mmseg'))
         self.work_dir.mkdir(parents=True, exist_ok=True)
-        name = f'self_training {self.work_dir}'  # a plan that runs later in this process has a file of its own
-        log = {} if MMLogger.check_instance_created(name) else dict(log_file=str(self.work_dir / 'self_training.log'))
-        self.logger = MMLogger.get_instance(name, **log)
+        self._log_here()
         with open(self.work_dir / 'lock', 'w') as lock:
             if get_rank() == 0:
-                try:
-                    # Unlike flock's, this lock is not inherited by loader workers, who outlive a killed parent a while.
-                    fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except (BlockingIOError, PermissionError):
-                    raise PlanError(f'{self.work_dir} is in use by another process; wait for it or give another '
-                                    'work_dir') from None
+                self._lock(lock)
                 for path in self.work_dir.rglob('.*.part*'):  # of a killed process (files.whole)
                     path.unlink()
             self._run_all()
 
+    def _lock(self, file: IO) -> None:
+        try:
+            # Unlike flock's, this lock is not inherited by loader workers, who outlive a killed parent a while.
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            raise PlanError(f'{self.work_dir} is in use by another process; wait for it or give another '
+                            'work_dir') from None
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+                raise
+            self.logger.warning(f'The file system of {self.work_dir} has no locks ({error.strerror}): start no second '
+                                'process with this work_dir.')
+
+    def _log_here(self) -> None:
+        """Makes the plan's log the current one: a training leaves its own behind, and stages write to the current."""
+        self.logger = MMLogger.get_instance(f'self_training {self.work_dir} {next(LOGS)}', file_mode='a',
+                                            log_file=str(self.work_dir / 'self_training.log'))
+
     def _run_all(self) -> None:
-        first = self.names.index(self.options['start']) if self.options['start'] else 0
-        last = self.names.index(self.options['until']) if self.options['until'] else len(self.names) - 1
+        first, last = self._range()
         self._on_first_rank(self._check_input, last)
         for i, name in enumerate(self.names[:last + 1]):
             todo, paths = self._on_first_rank(self._decide, i, i < first)
@@ -157,7 +179,32 @@ class SelfTrainingRunner:
                 for j in range(i + 1, last + 1):
                     self.logger.info(f'Stage {j + 1} of {len(self.names)}, {self.names[j]}: after that')
                 return
+            self._keep_plan()
             self._run_one(i, paths)
+        if not self.options['dry_run']:
+            self._on_first_rank(self._tell_results, last)
+
+    def _keep_plan(self) -> None:
+        """Writes ``plan.py``: the config with what the command line has changed in it."""
+        if get_rank() == 0 and not self.kept:
+            with whole(self.work_dir / 'plan.py') as part:
+                self.cfg.dump(part)
+        self.kept = True
+
+    def _tell_results(self, last: int) -> None:
+        """Logs what became of each stage (rank 0 only)."""
+        state, rows = self._state(), [('stage', 'status', 'seconds', 'last mIoU', 'best mIoU')]
+        for name in self.names[:last + 1]:
+            entry = state.get(name)
+            scores = {}
+            if isinstance(self.built[name], TrainStage) and 'metrics' in entry['outputs']:  # older plans have none
+                scores = json.loads((self.work_dir / entry['outputs']['metrics']['path']).read_text())['mIoU']
+            rows.append((name, entry['status'], str(round(entry['seconds'])) if 'seconds' in entry else '-',
+                         *(f'{scores[which]:.2f}' if scores.get(which) is not None else '-'
+                           for which in ('last', 'best'))))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        table = [' '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        self.logger.info('\n'.join(['The plan:', *table]))
 
     @staticmethod
     def _on_first_rank(function: Callable, *args):
@@ -227,6 +274,10 @@ class SelfTrainingRunner:
             told = '; '.join(f'{key}: {old!r} -> {new!r}' for key, (old, new) in list(changed.items())[:5])
             self._empty(i, f'was made with other settings ({told[:500]})', state, must_be_done)
             entry = None
+        if entry is None and self._folder(i).is_dir() and any(self._folder(i).iterdir()):
+            # The entry is written before the folder is made: it is of another plan, or state.json was lost.
+            self._empty(i, 'holds files, but state.json knows nothing of them: move it away to keep them', state,
+                        must_be_done)
         if entry and entry['status'] == 'done':
             broken = self._broken(entry['outputs'])
             if not broken:
@@ -240,7 +291,9 @@ class SelfTrainingRunner:
         if must_be_done:
             raise PlanError(f'self_training.start={self.options["start"]!r}, but stage {name} before it is not done')
         if not self.options['dry_run']:
-            state.set(name, status='running', fingerprint=now, settings=settings, started=time.ctime())
+            # Of a run before, only its time is left; one that failed is gone on with as one that was killed.
+            state.set(name, status='running', fingerprint=now, settings=settings, started=time.ctime(),
+                      seconds=(entry or {}).get('seconds', 0))
         return ('goes on' if entry else 'starts'), paths
 
     def _empty(self, i: int, reason: str, state: State, must_be_done: bool) -> None:
@@ -258,7 +311,13 @@ class SelfTrainingRunner:
                             'or give another work_dir')
         self.logger.warning(f'Stage {self.names[i]} {reason}: it is made anew.')
         if not self.options['dry_run']:
-            shutil.rmtree(self._folder(i), ignore_errors=True)
+            try:
+                shutil.rmtree(self._folder(i))
+            except FileNotFoundError:  # there is nothing to delete
+                pass
+            except OSError as error:
+                raise PlanError(f'stage {self.names[i]}: cannot delete {self._folder(i)}: {error}; what is left of it '
+                                'would count as made by the new settings. Delete it by hand') from error
             state.forget(self.names[i])
 
     def _settings(self, i: int, paths: Dict[str, str], digests: Dict[str, str]) -> dict:
@@ -285,11 +344,24 @@ class SelfTrainingRunner:
 
     def _run_one(self, i: int, paths: Dict[str, str]) -> None:
         self._folder(i).mkdir(parents=True, exist_ok=True)
-        outputs: Optional[Dict[str, Path]] = self._build(i, paths).run()
+        begun = time.time()
+        try:
+            outputs: Dict[str, Path] = self._build(i, paths).run()
+        except Exception as error:
+            if get_rank() == 0:
+                self._note(i, begun, status='failed', error=f'{type(error).__name__}: {error}')
+            raise
+        if MMLogger.get_current_instance() is not self.logger:
+            self._log_here()
         if get_rank() == 0:
-            state = self._state()
-            entry = dict(state.get(self.names[i]), status='done', finished=time.ctime())
-            entry['outputs'] = {name: dict(path=os.path.relpath(path.resolve(), self.work_dir), digest=digest(path))
-                                for name, path in outputs.items()}
-            state.set(self.names[i], **entry)
+            self._note(i, begun, status='done', outputs={
+                name: dict(path=os.path.relpath(path.resolve(), self.work_dir), digest=digest(path))
+                for name, path in outputs.items()})
         barrier()
+
+    def _note(self, i: int, begun: float, **news) -> None:
+        """Writes how a run of a stage has ended; ``seconds`` add up over its runs, but for those that were killed."""
+        state = self._state()
+        entry = state.get(self.names[i])
+        seconds = round(entry.get('seconds', 0) + time.time() - begun, 1)
+        state.set(self.names[i], **dict(entry, finished=time.ctime(), seconds=seconds, **news))

@@ -10,6 +10,10 @@ CONFIG = re.compile(r'config:([\w.]+)')
 FROM = '_from_'
 
 
+class PlanError(ValueError):
+    """Something about a plan or its folder that its user has to change; the message says what."""
+
+
 def config_keys(node) -> Iterator[str]:
     """Every dotted key that a ``'config:key'`` below a config node names."""
     if isinstance(node, dict):

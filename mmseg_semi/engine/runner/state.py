@@ -77,7 +77,7 @@ def differences(old: dict, new: dict, prefix: str = '') -> Dict[str, tuple]:
 
 
 class State:
-    """``state.json``: for each stage its status (running or done), fingerprint, settings and outputs.
+    """``state.json``: for each stage its status (running, failed or done), fingerprint, settings and outputs.
 
     Args:
         path (Path): The file; need not exist.

@@ -2,7 +2,9 @@
 import copy
 import inspect
 import itertools
+import json
 import logging
+import math
 from pathlib import Path
 from typing import Dict, Optional, Sequence, Union
 
@@ -22,7 +24,7 @@ RUNS = itertools.count()
 # Where and how, not what. Other keys than those that a Runner takes are variables of the config.
 IRRELEVANT = ('work_dir', 'launcher', 'resume', 'env_cfg', 'experiment_name', 'model_wrapper_cfg', 'log_level',
               'log_processor', 'visualizer', 'test_dataloader', 'test_evaluator', 'test_cfg')
-RELEVANT = {*inspect.signature(Runner.__init__).parameters, 'custom_imports'}.difference(IRRELEVANT)
+RELEVANT = {*inspect.signature(Runner.__init__).parameters, 'custom_imports', 'sync_bn'}.difference(IRRELEVANT)
 IRRELEVANT_HOOKS = ('logger', 'timer', 'visualization')
 IRRELEVANT_OF_LOADERS = ('num_workers', 'persistent_workers', 'prefetch_factor', 'pin_memory')
 
@@ -85,7 +87,8 @@ class TrainStage(Stage):
     ends with the weights of one that was never stopped, for any number of workers.
 
     Artifacts: ``config``, the config as it ran; ``last``; ``best``, by ``save_best``, or the last one if validation
-    never found a best; ``at_0``, ``at_1``, ... for ``export``.
+    never found a best; ``metrics`` (``metrics.json``: last and best ``mIoU`` of validation in percent, null if there is
+    none); ``at_0``, ``at_1``, ... for ``export``.
 
     Args:
         cfg (str | dict): Config file, relative to the plan's, or a config. Defaults to the plan's own.
@@ -94,16 +97,17 @@ class TrainStage(Stage):
         epochs (int): Length of the run, together with ``epoch_steps``: ``epochs * epoch_steps`` iterations, validated
             and saved after each epoch. The learning rate falls over the whole of it. Defaults to the config's length.
         epoch_steps (int): Iterations of an epoch.
-        cfg_options (dict): Dotted keys that override the config last. Values may be references.
+        cfg_options (dict): Dotted keys that override the config last. Values may be references. ``custom_hooks`` go
+            before those of the config, in place of hooks of the same types.
         export (Sequence[float]): Fractions f of training in (0, 1): the checkpoint after ``floor(f * max_iters)``
             iterations is kept as ``at_i``.
 
     Raises:
-        ValueError: If a fraction is outside (0, 1) or names no iteration of its own, the config trains by epochs or
-            lacks a part, or a length is not positive.
+        ValueError: If a fraction is outside (0, 1) or names no iteration of its own, the config trains by epochs, lacks
+            a part or saves no checkpoint of the last iteration in the stage's folder, or a length is not positive.
     """
 
-    mends = ('config', )
+    mends = ('config', 'metrics')
 
     def __init__(self, cfg: Union[None, str, dict] = None, dataset: Optional[dict] = None,
                  batch_size: Optional[int] = None, epochs: Optional[int] = None, epoch_steps: Optional[int] = None,
@@ -119,10 +123,11 @@ class TrainStage(Stage):
             self.cfg.train_dataloader.batch_size = batch_size
         if epochs is not None or epoch_steps is not None:
             self._set_length(epochs, epoch_steps)
-        self.cfg.merge_from_dict(cfg_options or {})
+        self._merge(cfg_options or {})
         if self.cfg.train_cfg.get('type') != 'IterBasedTrainLoop':
             raise ValueError(f'TrainStage needs train_cfg.type="IterBasedTrainLoop", found '
                              f'{self.cfg.train_cfg.get("type")!r}')
+        self._check_checkpoint_hook()
         if not all(0 < fraction < 1 for fraction in export):
             raise ValueError(f'TrainStage.export must hold fractions in (0, 1), found {list(export)}')
         # A third of 3n iterations is n, also where the product rounds below.
@@ -130,13 +135,22 @@ class TrainStage(Stage):
         if 0 in self.exports or len(set(self.exports)) < len(self.exports):
             raise ValueError(f'TrainStage.export={list(export)} of max_iters={self.cfg.train_cfg.max_iters} are the '
                              f'iterations {self.exports}; expected different ones, at least 1')
-        self.artifacts = ('config', 'last', 'best', *(f'at_{i}' for i in range(len(self.exports))))
+        self.artifacts = ('config', 'last', 'best', 'metrics', *(f'at_{i}' for i in range(len(self.exports))))
 
     def _load(self, cfg: Union[str, dict]) -> Config:
         if not isinstance(cfg, str):
             return Config(copy.deepcopy(dict(cfg)))
         path = self.here / cfg
         return Config.fromfile(path if path.is_file() else cfg)
+
+    def _merge(self, options: dict) -> None:
+        """Overrides the config; its hooks stay beside those of the stage, but for hooks of the same type."""
+        hooks = list(options.get('custom_hooks') or [])
+        types = [hook.get('type') for hook in hooks]
+        kept = [hook for hook in self.cfg.get('custom_hooks') or [] if hook.get('type') not in types]
+        self.cfg.merge_from_dict(options)
+        if hooks:
+            self.cfg.custom_hooks = [*hooks, *kept]
 
     def _set_length(self, epochs: Optional[int], epoch_steps: Optional[int]) -> None:
         if not epochs or not epoch_steps or min(epochs, epoch_steps) < 1:
@@ -151,6 +165,22 @@ class TrainStage(Stage):
             raise ValueError(f'TrainStage: the last param_scheduler begins at iteration {last.begin}, but epochs and '
                              f'epoch_steps make {epochs * epoch_steps}')
         last['end'] = epochs * epoch_steps
+
+    def _check_checkpoint_hook(self) -> None:
+        hook = (self.cfg.get('default_hooks') or {}).get('checkpoint', {})  # mmengine's default is by epoch
+        if hook is None:
+            raise ValueError('TrainStage needs default_hooks.checkpoint, found None')
+        interval = hook.get('interval', -1)
+        ends = interval > 0 and self.cfg.train_cfg.max_iters % interval == 0
+        for key, default, fits, expected in (
+            ('by_epoch', True, lambda value: not value, False),
+            ('filename_tmpl', None, lambda value: value is None, None),
+            ('out_dir', None, lambda value: value is None, None),
+            ('save_last', True, lambda value: value or ends, True),
+        ):
+            if not fits(hook.get(key, default)):
+                raise ValueError(f'TrainStage needs default_hooks.checkpoint.{key}={expected}, found '
+                                 f'{hook.get(key, default)!r}; its iter_*.pth are what it resumes from and ends with')
 
     def settings(self) -> dict:
         """The config without what does not change the result, and the exports."""
@@ -171,6 +201,9 @@ class TrainStage(Stage):
             checkpoint.max_keep_ckpts = 2
         # Else runs of one second would share mmengine's message hub, and with it the best score.
         cfg.experiment_name = f'{self.folder.name}_{next(RUNS)}'
+        if cfg.get('visualizer'):
+            # Else a name in the config would make the first training's visualizer, and its folder, that of all.
+            cfg.visualizer = dict(cfg.visualizer, name=cfg.experiment_name)
         last = usable_checkpoint(self.folder)
         cfg.resume = last is not None
         if cfg.resume:
@@ -190,9 +223,19 @@ class TrainStage(Stage):
         outputs['last'] = usable_checkpoint(self.folder)
         outputs['best'] = self._best() or outputs['last']
         outputs['config'] = self.folder / 'config.py'
+        outputs['metrics'] = self.folder / 'metrics.json'
         if runner.rank == 0:
             self.cfg.dump(outputs['config'])
+            write_text(outputs['metrics'], json.dumps(dict(mIoU=self._scores(runner))) + '\n')
         return outputs
+
+    @staticmethod
+    def _scores(runner: Runner) -> Dict[str, Optional[float]]:
+        """Last and best mIoU of all validations, those before a resume too."""
+        history = runner.message_hub.log_scalars.get('val/mIoU')
+        values = [float(value) for value in history.data[0]] if history else []
+        known = [value for value in values if math.isfinite(value)]
+        return dict(last=values[-1] if values and math.isfinite(values[-1]) else None, best=max(known, default=None))
 
     def _best(self) -> Optional[Path]:
         """The best checkpoint, None if validation named none."""

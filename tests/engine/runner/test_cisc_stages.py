@@ -1,7 +1,6 @@
 """The stages of CISC-R: index, anchors and scores against loops, a whole plan of tiny trainings."""
 import copy
 import json
-import multiprocessing
 from pathlib import Path
 
 import cv2
@@ -241,6 +240,16 @@ def test_mistakes_of_the_scorer(select, tmp_path, network, labeled):
     Image.fromarray(np.full((36, 40), 9, np.uint8)).save(mask)
     with pytest.raises(ValueError, match=r'u/1\.png holds labels \[9\]; expected 0\.\.3 or 255'):
         select().run()
+    for array, words in (
+        (np.zeros((40, 36), np.uint8), r'masks/u/1\.png is \(40, 36\), its image .*u/1\.png is \(36, 40\)'),
+        (np.zeros((36, 40, 3), np.uint8), r'masks/u/1\.png is a PNG of mode RGB; expected class indices'),
+    ):
+        Image.fromarray(array).save(mask)
+        with pytest.raises(ValueError, match=words):
+            select().run()
+    mask.write_bytes(b'no mask')
+    with pytest.raises(ValueError, match=r'cannot read pseudo-label .*masks/u/1\.png: UnidentifiedImageError'):
+        select().run()
     mask.unlink()
     with pytest.raises(FileNotFoundError, match=r'no pseudo-label of .*u/1\.png: looked for .*masks/u/1\.png'):
         select().run()
@@ -332,17 +341,43 @@ def test_the_whole_plan(make_plan, network):
     assert before == {path: path.stat().st_mtime_ns for path in folder.rglob('*.p[tn][hg]')}
 
 
-def begin(plan):
-    """Starts a plan in a process of its own, which does not have to import everything anew."""
+@pytest.mark.parametrize('dry_run', [True, False])
+@pytest.mark.parametrize('change, words', [
+    (dict(counts=(2, 1)), r'stage re1: train_dataloader.batch_size is 4, but sampler.counts=\(2, 1\) sum to 3: change'),
+    (dict(counts=(4, 0)), r'stage re1: counts must be two positive integers .*got \(4, 0\)'),
+    (dict(batch_size=6), r'stage re1: train_dataloader.batch_size is 6, but sampler.counts=\(2, 2\) sum to 4'),
+    (dict(rectify=dict(teacher_view='both')), "stage re1: model: .*teacher_view must be 'strong' or 'weak', found"),
+    (dict(rectify=dict(teacher='weak')), "stage re1: model: .*unexpected keyword argument 'teacher'"),
+    (dict(guidance=dict(pool_eps=5e-4, similarity_range='tanh')), "stage sup: model: .*'tanh'"),
+])
+def test_mistakes_of_the_retrainings_are_found_before_the_first(make_plan, change, words, dry_run):
+    plan = make_plan(**change)
+    plan.self_training.dry_run = dry_run
+    with pytest.raises(ValueError, match=words):
+        run(plan)
+    assert not list(Path(plan.work_dir).glob('0*'))
 
-    def train():
-        torch.set_num_threads(1)
-        cv2.setNumThreads(0)
-        RUNNERS.build(plan).train()
 
-    process = multiprocessing.get_context('fork').Process(target=train)
-    process.start()
-    return process
+def test_hooks_of_the_config_stay_beside_those_of_the_stages(make_plan):
+    plain = RUNNERS.build(make_plan())
+    plan = RUNNERS.build(make_plan(custom_hooks=[
+        dict(type='GuideShareHook', interval=7), dict(type='EarlyStoppingHook', monitor='mIoU')]))
+    for stage in ('sup', 're1', 're2'):
+        own, hooks = (one.built[stage].cfg.custom_hooks for one in (plain, plan))
+        assert hooks == [*own, dict(type='EarlyStoppingHook', monitor='mIoU')]
+    assert [len(plain.built[stage].cfg.custom_hooks) for stage in ('sup', 're1', 're2')] == [1, 2, 2]
+
+
+@pytest.mark.parametrize('images, ratio', [(1, 0.5), (3, 0.3)])
+def test_an_empty_half_is_found_before_the_first_training(make_plan, data_root, images, ratio):
+    for path in sorted(data_root.glob('img/unlabeled/*/*.png'))[images:]:
+        path.unlink()
+    plan = make_plan()
+    plan.self_training.stages[3].ratio = ratio
+    with pytest.raises(ValueError, match='stage re1: train_dataloader.dataset.unlabeled.primary: select:reliable will '
+                       f'hold no image, as ratio={ratio} of the {images} images of stage select'):
+        run(plan)
+    assert not list(Path(plan.work_dir).glob('0*'))
 
 
 @pytest.mark.slow
@@ -354,13 +389,14 @@ def test_killed_in_every_stage_it_ends_the_same(make_plan, network, kill_in_each
     network['decode_head']['dropout_ratio'] = 0.2
     length = dict(epochs=3, epoch_steps=dict(sup=2, re1=2, re2=2))
     whole, killed = run(make_plan('whole', **length)), tmp_path / 'killed'
-    plan = make_plan('killed', **length)
-    plan.train_dataloader.update(num_workers=1, persistent_workers=True)
-    stages = ('01_index', '02_sup', '03_label_all', '04_select', '05_re1', '06_label_unreliable', '07_re2')
-    kills = kill_in_each(lambda: begin(plan), killed, stages, 0.5)
-    process = begin(plan)
-    process.join(120)
-    assert process.exitcode == 0 and len(kills) >= 4
+
+    def plan():
+        plan = make_plan('killed', **length)
+        plan.train_dataloader.update(num_workers=1, persistent_workers=True)
+        return plan
+
+    kill_in_each(plan, killed,
+                 dict(index=3, sup=6, label_all=5, select=4 + 5, re1=6, label_unreliable=3, re2=6))
     made = {path.relative_to(whole) for path in whole.rglob('*.*') if path.suffix in ('.png', '.txt', '.jsonl')}
     assert len(made) > 5 + 3 + 2
     for path in made:

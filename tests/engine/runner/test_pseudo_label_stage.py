@@ -297,7 +297,8 @@ def test_ranks_share_batches(tmp_path, monkeypatch, rank):
     made = []
     home = 'mmseg_semi.engine.runner.image_records'
     monkeypatch.setattr(f'{home}.get_dist_info', lambda: (rank, 2))
-    monkeypatch.setattr(f'{home}.broadcast_object_list', lambda done: done.__setitem__(0, {'b'}))
+    told = iter([{'b'}, []])  # done before; missing in the end
+    monkeypatch.setattr(f'{home}.broadcast_object_list', lambda answer: answer.__setitem__(0, next(told)))
 
     def make(indices):
         made.extend(indices)

@@ -12,6 +12,7 @@ from mmseg_semi.datasets import UnlabeledDataset
 from mmseg_semi.engine.runner import CheckpointAgreement, SelectStage, StageScorer, map_agreement
 from mmseg_semi.engine.runner.image_records import image_files, read_records, share_records
 from mmseg_semi.engine.runner.select_stage import split_by_score
+from mmseg_semi.engine.runner.stage import PlanError
 from mmseg_semi.registry import STAGE_SCORERS
 
 P3 = np.array([[0, 0], [1, 1]], np.uint8)
@@ -178,6 +179,16 @@ def test_records_of_images_that_are_gone_are_dropped(tmp_path):
     share_records(tmp_path, 'x', ['a', 'b'], bool, lambda indices: (dict(n=index) for index in indices))
     share_records(tmp_path, 'x', ['b', 'c'], bool, lambda indices: (dict(n=index + 5) for index in indices))
     assert read_records(tmp_path / 'x.jsonl') == [dict(id='b', n=1), dict(id='c', n=6)]
+
+
+def test_records_that_rank_0_does_not_see_are_told(tmp_path, monkeypatch):
+    """The other rank writes to a disk of its own: no short list, and nothing is lost."""
+    home = 'mmseg_semi.engine.runner.image_records'
+    monkeypatch.setattr(f'{home}.get_dist_info', lambda: (0, 2))
+    with pytest.raises(PlanError, match=r'1 of 3 images have no record in x\.rank\*\.jsonl, such as b; exp'):
+        share_records(tmp_path, 'x', ['a', 'b', 'c'], bool, lambda indices: (dict(n=index) for index in indices))
+    assert not (tmp_path / 'x.jsonl').exists()
+    assert read_records(tmp_path / 'x.rank0.jsonl') == [dict(id='a', n=0), dict(id='c', n=2)]
 
 
 # ---- mistakes ---------------------------------------------------------------------------------------------------

@@ -1,9 +1,11 @@
 """The driver of self-training with real runs of a tiny network: stages, resume, references, mistakes."""
 import copy
+import errno
 import fcntl
 import json
 import multiprocessing
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from mmseg.registry import METRICS, RUNNERS
 from PIL import Image
 
 from mmseg_semi.engine.runner.image_sets import MissingImages, by_images
+from mmseg_semi.engine.runner.preflight import check_model
 from mmseg_semi.engine.runner.pseudo_label_stage import native_pipeline, predict_probability, scaled_side
 from mmseg_semi.files import write_text
 from mmseg_semi.registry import DATASETS, MODELS
@@ -102,7 +105,7 @@ def test_plan_runs_once(make_plan, data_root):
     folder = train(make_plan())
     stages = state_of(folder)
     assert [stages[name]['status'] for name in ('sup', 'label', 'again')] == ['done'] * 3
-    assert {'last', 'best', 'config', 'at_0'} == set(stages['sup']['outputs'])
+    assert {'last', 'best', 'config', 'metrics', 'at_0'} == set(stages['sup']['outputs'])
     export = torch.load(folder / '01_sup' / 'at_0.pth', map_location='cpu', weights_only=False)
     assert export['meta']['iter'] == 2 and 'optimizer' not in export
     masks = folder / '02_label' / 'masks'
@@ -112,6 +115,68 @@ def test_plan_runs_once(make_plan, data_root):
         'manifest.jsonl', 'u/0.png', 'u/1.png', 'u/2.png', 'v/0.png', 'v/1.png']
     before = times(folder)
     assert train(make_plan()) == folder and times(folder) == before
+
+
+def test_scalars_of_a_training_lie_in_its_own_folder(make_plan):
+    """Also if the configs name their visualizer, as configs/_base_/default_runtime.py does."""
+    plan = make_plan(steps=2)
+    change_trainings(plan, {'visualizer': dict(type='SegLocalVisualizer', name='visualizer',
+                                               vis_backends=[dict(type='LocalVisBackend')])})
+    folder = train(plan)
+    for stage in ('01_sup', '03_again'):
+        path, = (folder / stage).glob('*/vis_data/scalars.json')
+        records = [json.loads(line) for line in path.read_text().splitlines()]
+        assert [record['step'] for record in records if 'loss' in record] == [1, 2]
+        assert [record['step'] for record in records if 'mIoU' in record] == [2]
+
+
+def test_the_log_of_a_plan_holds_all_its_starts_and_stages(make_plan):
+    folder = train(make_plan(steps=2, until='sup'))
+    train(make_plan(steps=2))
+    train(make_plan(steps=2))
+    log = (folder / 'self_training.log').read_text()
+    assert log.count('Stage 1 of 3, sup: starts') == 1 and log.count('Stage 1 of 3, sup: done before, skipped') == 2
+    told = f'{folder}/02_label/masks: 5 images, 0 done before.'
+    assert log.count(told) == 1 and log.count('Stage 3 of 3, again: ') == 2
+    assert not [path for path in folder.glob('0*/*/*.log') if told in path.read_text()]
+
+
+def test_a_stage_that_failed_is_told_and_gone_on_with(make_plan, data_root):
+    bad = data_root / 'img/unlabeled/v/0.png'
+    good = bad.read_bytes()
+    bad.write_bytes(b'no image')
+    with pytest.raises(ValueError, match='failed to load image'):
+        train(make_plan(steps=2, until='label'))
+    folder = bad.parents[4] / 'plan'
+    entry = state_of(folder)['label']
+    assert entry['status'] == 'failed' and entry['error'] == f'ValueError: failed to load image: {bad}'
+    bad.write_bytes(good)
+    before = times(folder)
+    train(make_plan(steps=2, until='label'))
+    now = state_of(folder)['label']
+    assert now['status'] == 'done' and 'error' not in now and now['seconds'] >= entry['seconds']
+    assert 'Stage 2 of 3, label: goes on' in (folder / 'self_training.log').read_text()
+    assert len(before) > 3 and all(times(folder)[path] == t for path, t in before.items())
+
+
+def test_what_became_of_a_plan(make_plan):
+    """A table at its end, the scores of each training, and the plan with what the command line has changed."""
+    folder = train(make_plan())
+    for stage in ('01_sup', '03_again'):
+        log = '\n'.join(path.read_text() for path in (folder / stage).glob('*/*.log'))
+        found = [float(value) for value in re.findall(r'mIoU: ([\d.]+)  mAcc', log)]
+        scores = json.loads((folder / stage / 'metrics.json').read_text())['mIoU']
+        assert len(found) == 2 and (scores['last'], scores['best']) == pytest.approx((found[-1], max(found)), abs=0.01)
+    table = (folder / 'self_training.log').read_text().rpartition('The plan:\n')[2].splitlines()
+    assert [line.split()[:2] for line in table] == [
+        ['stage', 'status'], ['sup', 'done'], ['label', 'done'], ['again', 'done']]
+    assert table[3].split()[3:] == [f'{scores[which]:.2f}' for which in ('last', 'best')]
+    assert table[2].split()[3:] == ['-', '-']
+    plan = Config.fromfile(folder / 'plan.py')
+    assert plan.self_training.stages[1].scales == [1.0, 1.5] and not list(folder.glob('.*'))
+    (folder / '01_sup/metrics.json').unlink()
+    train(make_plan())  # made again from the checkpoint
+    assert json.loads((folder / '01_sup/metrics.json').read_text())['mIoU'].keys() == {'last', 'best'}
 
 
 def test_masks_equal_a_slow_ensemble(make_plan, data_root):
@@ -228,6 +293,8 @@ def test_dry_run_touches_nothing(make_plan):
     (lambda p: p.stages[1].update(type='Train'), ValueError, "stage label: no stage of type 'Train'; there are"),
     (lambda p: p.update(untill='sup'), ValueError, r"unknown settings \['untill'\]"),
     (lambda p: p.update(until='end'), ValueError, "until='end' is no stage; there are sup, label, again"),
+    (lambda p: p.update(start='again', until='sup'), ValueError,
+     "start='again' comes after until='sup', so nothing would run; the stages are sup, label, again"),
     (lambda p: p.update(on_stale='ask'), ValueError, "on_stale must be 'error' or 'rerun', found 'ask'"),
     (lambda p: p.update(start='again'), ValueError, "start='again', but stage sup before it is not done"),
     (lambda p: p.stages[0].update(export=[1.5]), ValueError, r'export must hold fractions in \(0, 1\), found \[1.5\]'),
@@ -235,6 +302,17 @@ def test_dry_run_touches_nothing(make_plan):
     (lambda p: p.stages[1].update(scales=[0]), ValueError, r'stage label: .*scales must be positive .*, found \[0\]'),
     (lambda p: p.stages[1].update(scale=[1]), ValueError, "stage label: .*unexpected keyword argument 'scale'"),
     (lambda p: p.stages[0].update(cfg='none.py'), ValueError, 'stage sup: .*none.py'),
+    (lambda p: p.stages[0].cfg.default_hooks.checkpoint.update(by_epoch=True), ValueError,
+     r'stage sup: TrainStage needs default_hooks.checkpoint.by_epoch=False, found True; its iter_\*.pth are what'),
+    (lambda p: p.stages[2].cfg.default_hooks.checkpoint.pop('by_epoch'), ValueError, 'by_epoch=False, found True'),
+    (lambda p: p.stages[2].cfg.default_hooks.pop('checkpoint'), ValueError, 'by_epoch=False, found True'),
+    (lambda p: p.stages[2].cfg.default_hooks.update(checkpoint=None), ValueError,
+     'default_hooks.checkpoint, found None'),
+    (lambda p: p.stages[0].cfg.default_hooks.checkpoint.update(filename_tmpl='{}.pth'), ValueError,
+     r"default_hooks.checkpoint.filename_tmpl=None, found '\{\}.pth'"),
+    (lambda p: p.stages[0].cfg.default_hooks.checkpoint.update(out_dir='out'), ValueError, "out_dir=None, found 'out'"),
+    (lambda p: p.stages[0].cfg.default_hooks.checkpoint.update(save_last=False, interval=3), ValueError,
+     'default_hooks.checkpoint.save_last=True, found False'),
 ])
 def test_mistakes_are_found_before_training(make_plan, change, error, words):
     plan = make_plan()
@@ -272,6 +350,21 @@ def test_bad_input_is_found_before_training(make_plan, data_root, change, words,
     assert not list(Path(plan.work_dir).glob('0*'))
 
 
+@pytest.mark.parametrize('backbone', ['MixVisionTransformer', 'ResNetV1c'])
+def test_backbones_are_built_before_training(backbone):
+    """Without weights; those that need some as they are built are built with them."""
+    options = dict(MixVisionTransformer=dict(embed_dims=8, num_layers=[1] * 4, drop_path_rate=0.1),
+                   ResNetV1c=dict(depth=18, base_channels=8, stem_channels=8))[backbone]
+    head = dict(type='FCNHead', in_channels=64, channels=64, num_classes=3, num_convs=0, concat_input=False)
+    cfg = Config(dict(model=dict(type='EncoderDecoder', backbone=dict(type=backbone, **options), decode_head=head)))
+    before = copy.deepcopy(cfg.to_dict())
+    check_model(cfg)
+    assert cfg.to_dict() == before
+    cfg.model.backbone.depht = 18
+    with pytest.raises(ValueError, match="^model: .*unexpected keyword argument 'depht'"):
+        check_model(cfg)
+
+
 def test_one_process_at_a_time(make_plan, tmp_path):
     (tmp_path / 'plan').mkdir()
     fork = multiprocessing.get_context('fork')
@@ -293,6 +386,21 @@ def test_one_process_at_a_time(make_plan, tmp_path):
         done.set()
         process.join()
     assert train(make_plan(until='sup', steps=2))  # nobody holds it now
+
+
+@pytest.mark.parametrize('number', [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EIO])
+def test_file_systems_without_locks(make_plan, monkeypatch, number):
+    def fail(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, 'lockf', fail)
+    plan = make_plan(dry_run=True)
+    if number == errno.EIO:
+        with pytest.raises(OSError, match='Input/output'):
+            train(plan)
+        return
+    log = (train(plan) / 'self_training.log').read_text()
+    assert f'has no locks ({os.strerror(number)}): start no second process' in log and 'Stage 1 of 3' in log
 
 
 def test_overlay_of_masks(data_root, tmp_path):
@@ -386,6 +494,7 @@ def test_how_a_plan_is_run_and_where_its_data_lie_is_no_setting(make_plan, data_
 
 @pytest.mark.parametrize('change, words', [
     ({'train_dataloader.batch_size': 1}, r'train_dataloader.batch_size: 2 -> 1'),
+    ({'sync_bn': 'torch'}, "sync_bn: None -> 'torch'"),
     ({'default_hooks.checkpoint.save_best': None}, r"default_hooks.checkpoint.save_best: 'mIoU' -> None"),
     ({'val_dataloader.dataset.data_prefix.seg_map_path': 'ann/train'}, r"seg_map_path: 'ann/val' -> 'ann/train'"),
 ])
@@ -471,7 +580,7 @@ def test_a_best_checkpoint_that_is_cut_off_is_not_taken(make_plan):
     set_running(folder, 'sup')
     with pytest.raises(ValueError, match=r'best_mIoU_iter_1.pth is cut off.* Delete .*01_sup to train this stage anew'):
         train(make_plan(until='sup'))
-    assert state_of(folder)['sup']['status'] == 'running' and best.is_file()
+    assert state_of(folder)['sup']['status'] == 'failed' and best.is_file()
 
 
 def test_more_classes_than_a_mask_holds_are_refused(make_plan):
@@ -518,6 +627,78 @@ def test_nothing_is_deleted_without_consent(make_plan, lost):
     assert times(folder) == before and state_of(folder) == state
     train(make_plan(steps=2, until='label', on_stale='rerun'))
     assert (folder / '01_sup' / lost).is_file() and state_of(folder)['sup']['status'] == 'done'
+
+
+@pytest.mark.parametrize('until', ['sup', 'label'])
+def test_a_folder_that_the_state_does_not_know_is_not_trusted(make_plan, until):
+    """Its checkpoints and masks may be of any settings."""
+    folder = train(make_plan(steps=2, until=until))
+    state = json.loads((folder / 'state.json').read_text())
+    state['stages'].pop(until)
+    (folder / 'state.json').write_text(json.dumps(state))
+    before, stage = times(folder), dict(sup='01_sup', label='02_label')[until]
+    words = rf'stage {until} in {folder}/{stage} holds files, but state.json knows nothing .* move .*--on-stale rerun'
+    for options in (dict(), dict(dry_run=True)):
+        with pytest.raises(ValueError, match=words):
+            train(make_plan(steps=2, until=until, **options))
+    train(make_plan(steps=2, until=until, on_stale='rerun', dry_run=True))
+    assert times(folder) == before
+    train(make_plan(steps=2, until=until, on_stale='rerun'))
+    now = times(folder)
+    assert {path for path, t in before.items() if now[path] != t} == {path for path in before if stage in str(path)}
+    shutil.move(folder / stage, folder / 'kept')
+    (folder / stage).mkdir()  # as a stage that was killed before it made anything
+    (folder / 'state.json').write_text(json.dumps(state))
+    train(make_plan(steps=2, until=until))
+    assert state_of(folder)[until]['status'] == 'done'
+
+
+def test_a_folder_that_cannot_be_deleted_is_told(make_plan, monkeypatch):
+    folder = train(make_plan(steps=2, until='sup'))
+
+    def fail(path, *args, **kwargs):
+        if not kwargs.get('ignore_errors', args and args[0]):
+            raise PermissionError(13, 'Permission denied', str(path))
+
+    monkeypatch.setattr(shutil, 'rmtree', fail)
+    with pytest.raises(ValueError, match='stage sup: cannot delete .*01_sup: .*Permission denied.* by hand'):
+        train(make_plan(steps=3, until='sup', on_stale='rerun'))
+    assert state_of(folder)['sup']['status'] == 'done'
+
+
+def test_a_stage_runs_alone(make_plan):
+    """One that was thrown away, with what the stages before it made; none of the others is touched."""
+    folder = train(make_plan(steps=2))
+    made = {path.name: path.read_bytes() for path in (folder / '02_label').rglob('*.*')}
+    before, state = times(folder), json.loads((folder / 'state.json').read_text())
+    shutil.rmtree(folder / '02_label')
+    old = state['stages'].pop('label')
+    (folder / 'state.json').write_text(json.dumps(state))
+    train(make_plan(steps=2, start='label', until='label'))
+    assert {path.name: path.read_bytes() for path in (folder / '02_label').rglob('*.*')} == made
+    assert {**state_of(folder), 'label': None} == {**state['stages'], 'label': None}
+    assert state_of(folder)['label']['outputs'] == old['outputs']
+    assert {path.parts[-4] for path, t in times(folder).items() if before[path] != t} == {'02_label'}
+    shutil.rmtree(folder / '02_label' / 'masks')  # its entry stays
+    train(make_plan(steps=2, start='label', until='label'))
+    assert {path.name: path.read_bytes() for path in (folder / '02_label').rglob('*.*')} == made
+
+
+def test_a_plan_of_one_stage_on_a_checkpoint_of_ones_own(make_plan, data_root, tmp_path):
+    """The example of docs/self_training.md."""
+    page = (ROOT / 'docs/self_training.md').read_text()
+    text = page.split('```python\n')[1].split('```')[0]
+    folder = train(make_plan(steps=2, until='label'))
+    for mine, ours in (('my.py', '01_sup/config.py'), ('my.pth', '01_sup/iter_2.pth')):
+        shutil.copy(folder / ours, tmp_path / mine)
+        text = text.replace(f"'{mine}'", f"'{tmp_path / mine}'")
+    (tmp_path / 'label.py').write_text(text.replace('data/mine', str(data_root)).replace('images', 'img/unlabeled'))
+    plan = Config.fromfile(tmp_path / 'label.py')
+    plan.work_dir = str(tmp_path / 'alone')
+    assert len(text.splitlines()) <= 8
+    masks = train(plan) / '01_label' / 'masks'
+    assert sorted(path.relative_to(masks).as_posix() for path in masks.rglob('*.png')) == [
+        'u/0.png', 'u/1.png', 'u/2.png', 'v/0.png', 'v/1.png']
 
 
 def test_a_stopped_stage_resumes_from_its_own_checkpoint(make_plan):

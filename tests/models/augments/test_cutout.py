@@ -37,3 +37,13 @@ def test_a_sixth_of_the_image():
     assert int((~out.target.valid).sum()) == 1600
     with pytest.raises(ValueError, match='prob must be in'):
         Cutout(prob=2)
+
+
+def test_boxes_keep_their_ratio():
+    """ST++ specification, worked example 4: height by width in [0.3, 3.33], but for sides that are rounded down."""
+    view = View(torch.zeros(2000, 3, 1000, 1000, device='meta'), None)
+    boxes = Cutout(prob=1).draw(view, torch.Generator().manual_seed(0))['box'].double()
+    height, width = boxes[:, 2], boxes[:, 3]
+    assert ((height + 1) / width >= 0.3).all() and (height / (width + 1) <= 1 / 0.3).all()
+    ratio = height / width
+    assert ratio.min() < 0.32 and ratio.max() > 3.1
