@@ -1,6 +1,10 @@
 """The stages of CISC-R: index, anchors and scores against loops, a whole plan of tiny trainings."""
 import copy
 import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -18,6 +22,7 @@ from mmseg_semi.engine.runner import IndexStage, SelectStage
 from mmseg_semi.engine.runner.image_sets import by_images
 from mmseg_semi.registry import DATASETS, MODELS
 
+ROOT = Path(__file__).resolve().parents[3]
 CLASSES, PALETTE = ('a', 'b', 'c', 'd'), [[0, 0, 0], [250, 0, 0], [0, 250, 0], [0, 0, 250]]
 SIZE = (33, 33)
 TRAIN = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='CheckSegMap', num_classes=4),
@@ -265,7 +270,7 @@ def test_mistakes_of_the_scorer(select, tmp_path, network, labeled):
 @pytest.fixture
 def make_plan(network, labeled, unlabeled, data_root, tmp_path):
     """Function that lays configs/_base_/self_training/cisc_r.py over the tiny network and data."""
-    base = Config.fromfile(Path(__file__).resolve().parents[3] / 'configs/_base_/self_training/cisc_r.py')
+    base = Config.fromfile(ROOT / 'configs/_base_/self_training/cisc_r.py')
 
     def loader(of, sampler, **kwargs):
         return dict(batch_size=2, num_workers=0, sampler=dict(type=sampler), dataset=of, **kwargs)
@@ -404,6 +409,31 @@ def test_killed_in_every_stage_it_ends_the_same(make_plan, network, kill_in_each
     for stage in ('sup', 're1', 're2'):
         for name, tensor in weights(whole, stage).items():
             assert torch.equal(weights(killed, stage)[name], tensor), (stage, name)
+
+
+@pytest.mark.slow
+def test_dist_train_runs_the_plan_on_two_ranks(make_plan, tmp_path):
+    """The headline command; selection by two ranks lists what one process lists with the same first network."""
+    make_plan('two').dump(tmp_path / 'plan.py')
+    two, one = tmp_path / 'two', tmp_path / 'one'
+    done = subprocess.run(['bash', 'tools/dist_train.sh', tmp_path / 'plan.py', '2', '--work-dir', two], cwd=ROOT,
+                          text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300,
+                          env={**os.environ, 'PYTHON': sys.executable, 'OMP_NUM_THREADS': '1'})
+    assert done.returncode == 0, done.stdout[-3000:]
+    stages = state_of(two)
+    assert [stage['status'] for stage in stages.values()] == ['done'] * 7
+    assert not list(two.rglob('*.rank*')) and not list(two.rglob('*.part*'))
+    for folder in ('01_index', '02_sup'):
+        shutil.copytree(two / folder, one / folder)
+    (one / 'state.json').write_text(json.dumps(dict(json.loads((two / 'state.json').read_text()), stages={
+        name: stages[name] for name in ('index', 'sup')})))
+    plan = make_plan('one')
+    plan.self_training.until = 'select'
+    run(plan)
+    made = {path.relative_to(one) for path in one.rglob('*.*') if path.suffix in ('.png', '.txt')}
+    assert len(made) == 5 + 2
+    for path in made:
+        assert (one / path).read_bytes() == (two / path).read_bytes(), path
 
 
 @pytest.mark.slow
