@@ -107,6 +107,9 @@ def pytest_configure(config):
         os.environ['PATH'] = os.pathsep.join(
             [str(Path(warm).parent), str(Path(sys.executable).parent), os.environ['PATH']])
         sys.executable = warm
+    # After torch.export, a process's first backward starts threads, and none of its forks can do one any more; it
+    # starts none if another came before. Some tests fork this process.
+    torch.ones((), requires_grad=True).backward()
 
 
 def pytest_unconfigure(config):

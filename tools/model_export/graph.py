@@ -238,7 +238,8 @@ def _prepare(source: Source) -> PixelsToLogits:
         raise ExportError(f'{_parts(source)} draws random numbers while it predicts, so no file can be checked against '
                           'it; the kind plain can export it')
     net = PixelsToLogits(source.network).eval().requires_grad_(False)
-    images = test_images(channels_of(source.network), 1, SIZE)
+    divisor = (getattr(source.network.data_preprocessor, 'test_cfg', None) or {}).get('size_divisor') or 1
+    images = test_images(channels_of(source.network), 1, tuple(-(-side // divisor) * divisor for side in SIZE))
     pixels = images.float().flip(1) if _flips(source) else images.float()
     try:
         with torch.no_grad():
