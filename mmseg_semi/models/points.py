@@ -3,7 +3,7 @@
 PCR resizes its 512-channel feature to the crop and then picks 1024 pixels. Resizing 8 images of 513 x 513 takes over
 4 GB; the same numbers come from four reads per picked pixel.
 """
-from typing import Tuple
+from typing import Optional, Tuple
 
 import torch
 from torch import Tensor
@@ -87,7 +87,18 @@ class PointReader:
         return _TapPoints.apply(feature, *self.corners(feature))
 
 
+def _rows(feature: Tensor) -> Optional[Tensor]:
+    """A view [N, h * w, D] of a feature in channels_last, where each pixel is one piece of memory; else None."""
+    if feature.is_contiguous() or not feature.is_contiguous(memory_format=torch.channels_last):
+        return None
+    return feature.permute(0, 2, 3, 1).view(len(feature), -1, feature.shape[1])
+
+
 def _gather(feature: Tensor, index: Tensor, weight: Tensor) -> Tensor:
+    rows = _rows(feature)
+    if rows is not None:
+        return sum(rows.index_select(1, corner).float() * share[:, None]
+                   for corner, share in zip(index, weight, strict=True))
     flat = feature.flatten(2)  # [N, D, h * w]
     shape = (*flat.shape[:2], index.shape[1])
     out = torch.zeros(shape, device=feature.device)
@@ -109,12 +120,13 @@ class _TapPoints(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad_feature: Tensor, grad_points: Tensor):
         index, weight = ctx.saved_tensors
-        grad_points = grad_points.transpose(1, 2).contiguous()  # [N, D, P]
         # In place: the tapped module starts with a convolution, whose input gradient is freshly made and ours alone.
-        if not any(grad_feature.is_contiguous(memory_format=layout)
-                   for layout in (torch.contiguous_format, torch.channels_last)):
-            grad_feature = grad_feature.contiguous()
-        flat = grad_feature.view(*grad_feature.shape[:2], -1)  # not flatten, which may copy
+        rows = _rows(grad_feature)
+        if rows is not None:
+            for corner, share in zip(index, weight, strict=True):
+                rows.index_add_(1, corner, (grad_points * share[:, None]).to(ctx.dtype))
+            return grad_feature, None, None
+        grad_feature, grad_points = grad_feature.contiguous(), grad_points.transpose(1, 2).contiguous()
         for corner, share in zip(index, weight, strict=True):
-            flat.index_add_(2, corner, (grad_points * share).to(ctx.dtype))
+            grad_feature.flatten(2).index_add_(2, corner, (grad_points * share).to(ctx.dtype))
         return grad_feature, None, None
