@@ -1,4 +1,5 @@
 """Images of any number of bands, from .npy, TIFF and whatever OpenCV reads."""
+import io
 import math
 from typing import Optional, Sequence, Tuple
 
@@ -17,7 +18,8 @@ class LoadBands(BaseTransform):
     """Loads an image of N bands in the order of the file; takes the place of ``LoadImageFromFile``.
 
     ``.npy`` is read by numpy (no pickles), TIFF by the package tifffile if it is installed, and everything else, also
-    8 and 16 bit or float TIFF of 1, 3 or 4 bands, by OpenCV. All bands are scaled from ``value_range`` to 0..255, the
+    8 and 16 bit or float TIFF of one page and 1, 3 or 4 bands, by OpenCV. The pages of a TIFF are bands; of a pyramid
+    the largest picture is taken. All bands are scaled from ``value_range`` to 0..255, the
     range in which the rest of the pipeline, ``mean`` and ``std`` are written; uint8 stays uint8 without it.
 
     Three bands come as the file has them, i.e. RGB: set ``data_preprocessor.bgr_to_rgb=False``.
@@ -26,7 +28,8 @@ class LoadBands(BaseTransform):
         value_range (tuple[float, float], optional): ``(low, high)`` in the file's units, clipped. Needed unless the
             file holds uint8. Reflectances of Sentinel-2, e.g., are (0, 10000).
         bands (Sequence[int], optional): Which bands of the file to take, in this order, counted from 0. Default: all.
-        layout (str): Of arrays with three axes: ``'hwc'``, or ``'chw'`` as GIS programs write. Defaults to 'hwc'.
+        layout (str): Of arrays with three axes, in ``.npy`` or as tifffile stores them: ``'hwc'``, or ``'chw'`` as GIS
+            programs have them. Other TIFF says itself which axis the bands are. Defaults to 'hwc'.
         nodata (float, optional): Value of NaN and infinite pixels, in the file's units. By default they are an error.
 
     Raises:
@@ -61,31 +64,42 @@ class LoadBands(BaseTransform):
         """[H, W, N], any number type."""
         try:
             if path.lower().endswith('.npy'):
-                image = np.load(path, allow_pickle=False)
+                image = self._arranged(np.load(path, allow_pickle=False))
             elif path.lower().endswith(('.tif', '.tiff')):
-                image = self._read_tiff(path)
+                image = self._read_tiff(fileio.get(path))
             else:
-                image = _decode(path)
-        except (OSError, ValueError, EOFError, cv2.error) as error:
+                image = _decode(fileio.get(path))
+        except Exception as error:  # a broken file ends in errors of many types
             raise ValueError(f'cannot read image {path}: {error}') from error
         if image.ndim == 2:
             image = image[..., None]
-        elif image.ndim == 3 and self.layout == 'chw':
-            image = image.transpose(1, 2, 0)
         if image.ndim != 3 or not image.size or image.dtype.kind not in 'uif':
             raise ValueError(f'{path}: expected [H, W] or three axes of numbers, found {list(image.shape)} of '
                              f'{image.dtype}')
         return image
 
-    def _read_tiff(self, path: str) -> np.ndarray:
+    def _arranged(self, array: np.ndarray) -> np.ndarray:
+        return array.transpose(1, 2, 0) if array.ndim == 3 and self.layout == 'chw' else array
+
+    def _read_tiff(self, data: bytes) -> np.ndarray:
         try:
             import tifffile
         except ImportError:
-            tifffile = None
-        if tifffile is not None:
-            return tifffile.imread(path)
-        image = _decode(path)
-        return image.transpose(2, 0, 1) if image.ndim == 3 and self.layout == 'chw' else image
+            return _decode_page(data)
+        with tifffile.TiffFile(io.BytesIO(data)) as file:
+            series = file.series[0]
+            if series.keyframe.photometric == tifffile.PHOTOMETRIC.PALETTE:
+                return _decode(data)  # to colors
+            try:
+                image = series.asarray()
+            except ValueError as error:
+                if 'imagecodecs' not in str(error):
+                    raise
+                return _decode(data, f'; {error}, which pip installs')
+        if 'Q' in series.axes:  # an array as somebody stored it
+            return self._arranged(image)
+        bands = [i for i, axis in enumerate(series.axes) if axis not in 'YX']
+        return np.moveaxis(image, bands[0], -1) if len(bands) == 1 else image
 
     def _take_bands(self, image: np.ndarray, path: str) -> np.ndarray:
         if self.bands is not None:
@@ -121,12 +135,24 @@ class LoadBands(BaseTransform):
                 f'nodata={self.nodata})')
 
 
-def _decode(path: str) -> np.ndarray:
+def _decode(data: bytes, more: str = '') -> np.ndarray:
     """What OpenCV reads, in the order of the file."""
-    image = cv2.imdecode(np.frombuffer(fileio.get(path), np.uint8), cv2.IMREAD_UNCHANGED)
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if image is None:
-        more = '; for TIFF of other bands: pip install tifffile' if path.lower().endswith(('.tif', '.tiff')) else ''
         raise ValueError(f'OpenCV knows no such image{more}')
-    if image.ndim == 3 and image.shape[2] >= 3:
-        image = image[..., [2, 1, 0, *range(3, image.shape[2])]]
-    return image
+    return _in_order(image)
+
+
+def _decode_page(data: bytes) -> np.ndarray:
+    """The only page of a TIFF; the smaller ones of a pyramid do not count."""
+    _, pages = cv2.imdecodemulti(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    alike = sum(page.shape == pages[0].shape for page in pages)
+    if alike != 1:
+        found = f'{alike} pages of one size, and OpenCV knows' if alike else 'OpenCV knows no such image:'
+        raise ValueError(f'{found} TIFF of one page with 1, 3 or 4 bands; for others pip install tifffile')
+    return _in_order(pages[0])
+
+
+def _in_order(image: np.ndarray) -> np.ndarray:
+    """OpenCV's BGR and BGRA as RGB and RGBA."""
+    return image[..., [2, 1, 0, *range(3, image.shape[2])]] if image.ndim == 3 and image.shape[2] >= 3 else image

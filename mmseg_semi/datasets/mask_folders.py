@@ -1,4 +1,4 @@
-"""Masks inside a pool of photographs, by the stamp of convert_masks.py. Imports no torch."""
+"""Masks inside a pool of photographs, by the stamp of convert_masks.py."""
 import json
 import os.path as osp
 from typing import Iterable, Set, Tuple
@@ -27,9 +27,9 @@ def stamped_folders(names: Iterable[str], root: str, others: Iterable[str]) -> S
         try:
             with open(osp.join(folder, SETTINGS), encoding='utf-8') as file:
                 settings = json.load(file)
-        except (OSError, ValueError):
+            source, suffix = settings['source'], settings.get('suffix') or ''
+        except (OSError, ValueError, KeyError, TypeError):  # none, or no file of convert_masks.py
             continue
         real = osp.realpath(folder)
-        found |= {(osp.join(real, ''), ''),
-                  (osp.join(osp.realpath(osp.join(real, settings['source'])), ''), settings.get('suffix') or '')}
+        found |= {(osp.join(real, ''), ''), (osp.join(osp.realpath(osp.join(real, source)), ''), suffix)}
     return found

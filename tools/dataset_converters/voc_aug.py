@@ -8,11 +8,12 @@ data/VOCdevkit/VOC2012), SBD's into OUT/SBD; for a folder OUT is that folder, an
     train: (SBD train + SBD val + VOC train) without VOC val; VOC's own mask where there is one, else SBD's
     OUT/SegmentationClassAug/<id>.png (0..20, 255), OUT/ImageSets/Segmentation/trainaug.txt, OUT/voc_aug.json
 
-Called again, it checks what is there and goes on.
+VOC's own masks are compared with their known class histogram; a difference is a warning. Called again, it checks what
+is there and goes on.
 """
 import sys
 from pathlib import Path
-from typing import List, NamedTuple, Optional
+from typing import Iterable, List, NamedTuple, Optional
 
 import numpy as np
 from archives import find_root, gather, unpack
@@ -39,6 +40,10 @@ OUT = Path('data/VOCdevkit/VOC2012')
 COUNTS = dict(train=10582, val=1449)
 CLASSES = ('background', 'aeroplane', 'bicycle', 'bird', 'boat', 'bottle', 'bus', 'car', 'cat', 'chair', 'cow',
            'diningtable', 'dog', 'horse', 'motorbike', 'person', 'pottedplant', 'sheep', 'sofa', 'train', 'tvmonitor')
+# Pixels of each class, and of the void border, in the masks of ImageSets/Segmentation/train.txt. Counted by others, who
+# agree: github.com/meetps/pytorch-semseg issue 46 (without the border), and a public script that lists all 22.
+KNOWN = (182014429, 1780580, 758311, 2232247, 1514260, 1517186, 4375622, 3494749, 6752515, 2861091, 2060925, 3381632,
+         4344951, 2283739, 2888641, 11995853, 1670340, 2254463, 3612229, 3984238, 2349235, 14335564)
 VOC_SOURCE = 'they are in VOCtrainval_11-May-2012.tar of the PASCAL VOC 2012 site (host.robots.ox.ac.uk)'
 SBD_SOURCE = 'they are in benchmark.tgz of the Semantic Boundaries Dataset (Berkeley, semantic contours)'
 LISTS = 'ImageSets/Segmentation'
@@ -120,6 +125,19 @@ def inspect(item: Item) -> Mask:
     return Mask(item.name, digest(labels), np.bincount(labels.ravel(), minlength=256), 'read')
 
 
+def compare(masks: Iterable[Mask]) -> None:
+    """Compares VOC's own training masks with their known histogram and says what it found."""
+    counts = sum(mask.counts for mask in masks)
+    wrong = [f'{name} {count:,} pixels, known {known:,}'
+             for name, count, known in zip((*CLASSES, 'void'), [*counts[:21], counts[255]], KNOWN, strict=True)
+             if count != known]
+    if wrong:
+        print(f"warning: {len(wrong)} of {len(KNOWN)} labels in the masks of VOC's train.txt differ from the known "
+              f'class histogram, such as {wrong[0]}: is this the official archive? {VOC_SOURCE}', file=sys.stderr)
+    else:
+        print("the masks of VOC's train.txt have the known class histogram")
+
+
 def main(argv: Optional[List[str]] = None) -> None:
     parser = make_parser(__doc__)
     parser.add_argument('voc', type=Path, help='VOCtrainval_11-May-2012.tar, or the folder VOCdevkit/VOC2012')
@@ -135,6 +153,7 @@ def main(argv: Optional[List[str]] = None) -> None:
         masks = parallel(convert, items, args.workers)
         checks = [Item(name, root / f'JPEGImages/{name}.jpg', root / f'SegmentationClass/{name}.png', root)
                   for name in val]
+        compare(mask for item, mask in zip(items, masks, strict=True) if item.source.suffix == '.png')
         summarize(out, RECIPE, dict(train=masks, val=parallel(inspect, checks, args.workers)), CLASSES)
         write_lines(out / LISTS / 'trainaug.txt', [item.name for item in items])
 

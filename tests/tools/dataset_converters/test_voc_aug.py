@@ -70,6 +70,29 @@ def tool(load):
     return load('voc_aug', COUNTS)
 
 
+def test_known_histogram(tool, run, archives, tmp_path, monkeypatch):
+    """VOC's own training masks, a and b, are compared label by label; SBD's are not."""
+    counts = np.bincount(np.concatenate([draw(i, void=True).ravel() for i in (0, 1)]), minlength=256)
+    known = (*counts[:21].tolist(), int(counts[255]))
+    monkeypatch.setattr(tool, 'KNOWN', known)
+    status, printed, err = run(tool, *archives, '--out', tmp_path / 'out')
+    assert status == 0 and "the masks of VOC's train.txt have the known class histogram" in printed
+    assert 'warning' not in err
+    monkeypatch.setattr(tool, 'KNOWN', (*known[:3], known[3] + 1, *known[4:-1], known[-1] + 2000))
+    status, printed, err = run(tool, *archives, '--out', tmp_path / 'out')
+    assert status == 0 and 'have the known' not in printed
+    assert "warning: 2 of 22 labels in the masks of VOC's train.txt differ" in err
+    assert f'such as bird {known[3]:,} pixels, known {known[3] + 1:,}: is this the official archive?' in err
+
+
+def test_the_known_histogram_is_that_of_1464_photographs(load):
+    """What else is known of the set: the mean size, and three quarters of background (the paper on FCN)."""
+    known = load('voc_aug').KNOWN
+    assert 500 * 350 < sum(known) / 1464 < 500 * 375
+    assert 0.7 < known[0] / sum(known[:21]) < 0.76
+    assert max(known[1:21]) == known[15] and min(known[1:21]) == known[2]  # persons, bicycles
+
+
 def masks(kit, out):
     return {path.stem: kit.labels(path) for path in sorted((out / 'SegmentationClassAug').iterdir())}
 
@@ -92,7 +115,7 @@ def test_from_the_archives(tool, run, kit, archives, tmp_path):
     assert 'train: 4 masks (4 written), sha256 ' + summary['train']['sha256'] in printed
     before = {path: path.stat().st_mtime_ns for path in out.rglob('*.*') if path.suffix != '.json'}
     status, printed, err = run(tool, *archives, '--out', out)
-    assert status == 0 and 'train: 4 masks (4 kept)' in printed and 'warning' not in err
+    assert status == 0 and 'train: 4 masks (4 kept)' in printed and 'had the digest' not in err
     after = {path: path.stat().st_mtime_ns for path in before}
     assert {path for path in before if before[path] != after[path]} <= {out / 'ImageSets/Segmentation/trainaug.txt'}
 
