@@ -5,6 +5,7 @@ import os
 import random
 import signal
 import time
+import weakref
 
 import cv2
 import numpy as np
@@ -86,3 +87,23 @@ def kill_in_each():
         assert process.exitcode == 0
 
     return kill
+
+
+@pytest.fixture
+def held(monkeypatch):
+    """Function: module that calls ``read_samples`` -> list of how many of its samples were alive as each was made."""
+
+    def watch(module):
+        counts, seen, read = [], [], module.read_samples
+
+        def watched(*args):
+            for sample in read(*args):
+                seen.append(weakref.ref((sample[0] if isinstance(sample, tuple) else sample)['inputs']))
+                counts.append(sum(reference() is not None for reference in seen))
+                yield sample
+                del sample  # while the next is made, it is the caller's to keep
+
+        monkeypatch.setattr(module, 'read_samples', watched)
+        return counts
+
+    return watch

@@ -18,7 +18,7 @@ from mmseg.registry import RUNNERS
 from PIL import Image
 
 from mmseg_semi.datasets import ClassIndex
-from mmseg_semi.engine.runner import IndexStage, SelectStage
+from mmseg_semi.engine.runner import IndexStage, SelectStage, cisc_anchor, select_stage
 from mmseg_semi.engine.runner.image_sets import by_images
 from mmseg_semi.registry import DATASETS, MODELS
 
@@ -165,6 +165,14 @@ def test_scores_and_guides_equal_loops(select, data_root, tmp_path, reduce):
                                    mask_of(data_root / f'ann/train/{name}.png'), c) for name in members}
         best = sorted(members, key=lambda name, scores=scores: (scores[name], name))[:max(1, len(members) // 2)]
         assert guides.lists[c] == tuple(sorted(best))
+
+
+def test_images_are_not_held_in_memory(select, held):
+    """Crops for the anchors, labeled images for the guides, images to be scored: the one at hand, and the next."""
+    scored, made_first = held(select_stage), held(cisc_anchor)
+    select(repeats=3).run()
+    assert len(scored) == 5 and max(scored) <= 2
+    assert len(made_first) == 3 * 4 + 4 and max(made_first) <= 2
 
 
 def test_anchors_are_means_over_images_with_the_class(select, data_root):

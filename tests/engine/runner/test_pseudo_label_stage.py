@@ -13,7 +13,7 @@ from mmengine.config import Config
 from PIL import Image
 from torch.nn import functional as F
 
-from mmseg_semi.engine.runner import PseudoLabelStage
+from mmseg_semi.engine.runner import PseudoLabelStage, pseudo_label_stage
 from mmseg_semi.engine.runner.image_records import share_records
 from mmseg_semi.engine.runner.pseudo_label_stage import predict_labels, predict_probability
 from mmseg_semi.engine.runner.samples import read_samples
@@ -122,6 +122,14 @@ def test_images_are_read_by_workers_in_order(make, monkeypatch, tmp_path):
     masks_of(make(plan_cfg=dict(val_dataloader=dict(num_workers=2))))
     assert len(pids) == 2 and os.getpid() not in pids
     assert not set(multiprocessing.active_children()) - before
+
+
+@pytest.mark.parametrize('batch_size', [1, 2])
+def test_images_are_not_held_in_memory(make, held, batch_size):
+    """However many there are: a batch, and the first of the next."""
+    counts = held(pseudo_label_stage)
+    make(num_workers=0, batch_size=batch_size).run()
+    assert len(counts) == 5 and max(counts) <= batch_size + 1
 
 
 def test_a_stopped_stage_leaves_no_worker_and_goes_on(make, monkeypatch):

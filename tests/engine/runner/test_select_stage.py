@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mmseg_semi.datasets import UnlabeledDataset
-from mmseg_semi.engine.runner import CheckpointAgreement, SelectStage, StageScorer, map_agreement
+from mmseg_semi.engine.runner import CheckpointAgreement, SelectStage, StageScorer, map_agreement, select_stage
 from mmseg_semi.engine.runner.image_records import image_files, read_records, share_records
 from mmseg_semi.engine.runner.select_stage import split_by_score
 from mmseg_semi.engine.runner.stage import PlanError
@@ -128,6 +128,13 @@ def test_lists_are_datasets(images, tmp_path, brightness, high, expected):
 def test_ties_are_broken_by_id(images, tmp_path, brightness):
     assert lists(make(tmp_path / 'one', images, step=100).run())[0] == ['u/a.png', 'u/b.png']
     assert lists(make(tmp_path / 'two', images, step=100, high=False).run())[0] == ['u/a.png', 'u/b.png']
+
+
+def test_images_are_not_held_in_memory(images, tmp_path, brightness, held):
+    """However many there are: the one that is scored, and the next."""
+    counts = held(select_stage)
+    make(tmp_path / 'select', images).run()
+    assert len(counts) == 5 and max(counts) <= 2
 
 
 def test_an_interrupted_stage_scores_the_rest(images, tmp_path, brightness):
