@@ -10,6 +10,8 @@ to 8159 validate. OUT (default data/camvid) is never the folder that is read; ar
 OUT/source/segnet or OUT/source/original.
 
     OUT/img_dir/{train,val,test}/<frame>.jpg (quality 95), OUT/ann_dir/{train,val,test}/<frame>.png (0..10, 255)
+    OUT/splits/drives_{24,12}/{labeled,unlabeled}.txt: evenly spaced frames of 0001TP and 0006R0 are labeled, all others
+    of train are not; 0016E5, the drive of val, has no label
     OUT/camvid.json
 
 Called again, it checks what is there and goes on. What the other release gave is never mixed in: it is an error.
@@ -34,6 +36,7 @@ from conversion import (
     store,
     summarize,
     whole,
+    write_lines,
 )
 from PIL import Image
 
@@ -59,6 +62,7 @@ COLORS = dict(
     Pedestrian=[(64, 64, 0), (192, 128, 64), (64, 0, 192), (64, 128, 64)],  # Child CartLuggagePram Animal
     Bicyclist=[(0, 128, 192), (192, 0, 192)],  # MotorcycleScooter
 )
+LABELED_DRIVES = ('0001TP', '0006R0')
 STRAY = 0.01  # share of pixels of no known color that a mask may have; they become 255
 
 
@@ -195,6 +199,21 @@ def convert(item: Item) -> Mask:
     return mask
 
 
+def split(train: Sequence[str], count: int) -> Dict[str, List[str]]:
+    """The lists of the CamVid benchmark (docs/benchmarks/camvid.md), from the names of the training frames.
+
+    Args:
+        train (Sequence[str]): All of them.
+        count (int): How many are labeled.
+
+    Returns:
+        dict[str, list[str]]: ``labeled``, in the middles of ``count`` equal parts of two drives, and ``unlabeled``.
+    """
+    frames = sorted(name for name in train if name.startswith(LABELED_DRIVES))
+    labeled = sorted({frames[int((i + 0.5) * len(frames) / count)] for i in range(count)})
+    return dict(labeled=labeled, unlabeled=sorted(set(train).difference(labeled)))
+
+
 def main(argv: Optional[List[str]] = None) -> None:
     parser = make_parser(__doc__)
     parser.add_argument('sources', nargs='+', type=Path, help='archives of one release, or the folder of either')
@@ -209,6 +228,9 @@ def main(argv: Optional[List[str]] = None) -> None:
         refuse_other(items, out)
         masks = iter(parallel(convert, items, args.workers))
         by_part = {part: [next(masks) for _ in plans[part]] for part in plans}
+        for count in (24, 12):
+            for kind, names in split([item.name for item in plans['train']], count).items():
+                write_lines(out / f'splits/drives_{count}/{kind}.txt', names)
         summarize(out, RECIPES[items[0].release], by_part, list(COLORS))
 
 

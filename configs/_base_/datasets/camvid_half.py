@@ -1,6 +1,6 @@
 # CamVid at half size (240x180), crop 160: supervised. Where the photographs are: environment variable CAMVID_ROOT.
 data_root = '{{$CAMVID_ROOT:../shared/data/camvid}}'
-data_hint = 'set CAMVID_ROOT to the folder that holds img_dir, ann_dir and splits (docs/benchmarks/camvid.md)'
+data_hint = 'tools/dataset_converters/camvid.py makes it (docs/datasets.md); set CAMVID_ROOT to the folder it wrote'
 crop_size = (160, 160)
 scale = (240, 180)
 # ENet's rule, 1 / ln(1.02 + share of the pixels), over the labels of drives_24: seven classes are rare.

