@@ -13,6 +13,10 @@ import sys
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence
 
+import mmseg_semi  # noqa: F401 (checks the set-up before the others are imported, and registers the parts)
+
+# isort: split
+
 from dataset_check.common import UserError, shown
 from dataset_check.findings import Finding, find
 from dataset_check.leaks import content_keys, overlaps
@@ -22,9 +26,9 @@ from dataset_check.sources import Source, read_config, read_sources
 from dataset_check.tally import Tally
 from dataset_check.terminal import classes_table, findings_text, sources_table, verdict
 from dataset_check.thumbnails import thumbnail
-from mmengine.config import DictAction
 from mmengine.utils import ProgressBar
 
+from mmseg_semi.engine.give_up import Options
 from mmseg_semi.files import write_text
 
 
@@ -37,7 +41,7 @@ def parse_args(args: Optional[Sequence[str]] = None) -> argparse.Namespace:
                         help='where the page goes (default: work_dirs/NAME/check_dataset.html)')
     parser.add_argument('--json', action='store_true', help='the last line is one JSON object')
     parser.add_argument('--workers', type=_positive, default=_cores(), help='processes (default: one per core)')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+    parser.add_argument('--cfg-options', nargs='+', action=Options, metavar='KEY=VALUE',
                         help='settings that override the config, as in tools/train.py')
     return parser.parse_args(args)
 

@@ -14,13 +14,16 @@ import sys
 import time
 from pathlib import Path
 
+import mmseg_semi  # noqa: F401 (checks the set-up before the others are imported)
+
+# isort: split
+
 import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmengine.utils import ProgressBar
 
-import mmseg_semi  # noqa: F401
 from mmseg_semi.files import whole, write_text
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -10,11 +10,14 @@ import sys
 import warnings
 from pathlib import Path
 
-from mmengine.config import DictAction
+import mmseg_semi  # noqa: F401 (checks the set-up before the others are imported, and registers the parts)
+
+# isort: split
+
 from model_export.output import check_free
 from model_export.source import load
 
-import mmseg_semi  # noqa: F401 (registers the parts that configs name)
+from mmseg_semi.engine.give_up import Options
 
 
 def parse_args() -> argparse.Namespace:
@@ -27,7 +30,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--out', required=True, type=Path, help='plain: a folder; else a file; must not exist yet')
     parser.add_argument('--network', choices=['teacher', 'student'],
                         help='of a semi-supervised model; default: the one that model.eval_with names')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+    parser.add_argument('--cfg-options', nargs='+', action=Options, metavar='KEY=VALUE',
                         help='settings that override the config')
     return parser.parse_args()
 

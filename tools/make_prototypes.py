@@ -6,15 +6,17 @@
 Then train with `PrototypeInitHook(file='prototypes.pth')`: the published way, prototypes from the first step on.
 """
 import argparse
-import pickle
 from pathlib import Path
 
+import mmseg_semi  # noqa: F401 (checks the set-up before the others are imported, and registers the parts)
+
+# isort: split
+
 import torch
-from mmengine.config import Config, DictAction
 from mmengine.registry import init_default_scope
 from mmengine.runner import load_checkpoint
 
-from mmseg_semi.engine.give_up import MISTAKES, give_up
+from mmseg_semi.engine.give_up import MISTAKES, Options, give_up, read_config
 from mmseg_semi.engine.hooks.prototype_init_hook import cluster_labeled_pixels
 from mmseg_semi.files import whole
 from mmseg_semi.models.segmentors import PCR
@@ -28,19 +30,19 @@ def main() -> None:
     parser.add_argument('checkpoint', help='a supervised-only or PCR checkpoint; its student is used')
     parser.add_argument('--out', default='prototypes.pth', type=Path)
     parser.add_argument('--seed', default=0, type=int)
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='settings to override, as in train.py')
+    parser.add_argument('--cfg-options', nargs='+', action=Options, help='settings to override, as in train.py')
     args = parser.parse_args()
     if not Path(args.checkpoint).is_file():
         parser.error(f'no checkpoint {args.checkpoint}')
     try:
         make(parser, args)
-    except (*MISTAKES, pickle.UnpicklingError) as error:
+    except MISTAKES as error:
         give_up(error)
 
 
 def make(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """Clusters the features of the labeled pixels."""
-    cfg = Config.fromfile(args.config)
+    cfg = read_config(args.config)
     cfg.merge_from_dict(args.cfg_options or {})
     init_default_scope(cfg.get('default_scope', 'mmseg'))
     model = MODELS.build(cfg.model)

@@ -18,15 +18,19 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence
 
+import mmseg_semi  # noqa: F401 (checks the set-up before the others are imported, and registers the parts)
+
+# isort: split
+
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.device import get_device
 from prediction.inputs import Source, find_sources
 from prediction.job import Job
 from prediction.network import Predictor, kinds_of
 from prediction.outputs import FOLDERS, Output
 
-import mmseg_semi  # noqa: F401 (registers the parts that configs name)
+from mmseg_semi.engine.give_up import Options
 
 NAMED = 5  # files that failed for the same reason, before the others are only counted
 
@@ -45,7 +49,7 @@ def parse_args(args: Optional[Sequence[str]] = None) -> argparse.Namespace:
     parser.add_argument('--opacity', type=float, default=0.5, help='of the colors in overlays, 0 to 1')
     parser.add_argument('--confidence', action='store_true', help='also write confidence maps')
     parser.add_argument('--overwrite', action='store_true', help='make all results again, even those up to date')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+    parser.add_argument('--cfg-options', nargs='+', action=Options, metavar='KEY=VALUE',
                         help='settings that override the config')
     args = parser.parse_args(args)
     if args.batch_size < 1:

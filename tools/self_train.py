@@ -9,11 +9,8 @@ import os
 import sys
 from pathlib import Path
 
-from mmengine.config import Config, DictAction
-
-import mmseg_semi  # noqa: F401 (registers the parts that configs name)
 from mmseg_semi.engine.cpu import adapt
-from mmseg_semi.engine.give_up import MISTAKES, give_up
+from mmseg_semi.engine.give_up import MISTAKES, Options, give_up, read_config
 from mmseg_semi.engine.runner.self_training import SelfTrainingRunner
 from mmseg_semi.engine.runner.stage import PlanError
 
@@ -28,7 +25,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--dry-run', action='store_true', help='only tell which stages are done and which would run')
     parser.add_argument('--on-stale', choices=['error', 'rerun'],
                         help='stages whose settings have changed or whose files are lost; rerun deletes their folders')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+    parser.add_argument('--cfg-options', nargs='+', action=Options, metavar='KEY=VALUE',
                         help='settings that override the config')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by the launcher')
@@ -43,14 +40,9 @@ def load_plan(args: argparse.Namespace) -> SelfTrainingRunner:
     Raises:
         PlanError: If it holds no plan or a wrong one.
         FileNotFoundError: If there is no such config.
+        ValueError: If it cannot be read.
     """
-    try:
-        cfg = Config.fromfile(args.config)
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # a config is a program
-        raise PlanError(f'{args.config}, or a file of its _base_, cannot be read: {type(error).__name__}: '
-                        f'{error}') from error
+    cfg = read_config(args.config)
     cfg.launcher = args.launcher
     cfg.merge_from_dict(args.cfg_options or {})
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(Path('work_dirs') / Path(args.config).stem)

@@ -1,14 +1,18 @@
 """Evaluates a checkpoint; the same command line as mmseg's tools/test.py."""
 import argparse
 import os
+import sys
 from pathlib import Path
 
-from mmengine.config import Config, DictAction
+import mmseg_semi  # noqa: F401 (checks the set-up before the others are imported, and registers the parts)
+
+# isort: split
+
+from mmengine.config import Config
 from mmengine.runner import Runner
 
-import mmseg_semi  # noqa: F401 (registers the parts that configs name)
 from mmseg_semi.engine.cpu import adapt
-from mmseg_semi.engine.give_up import MISTAKES, give_up
+from mmseg_semi.engine.give_up import MISTAKES, Options, give_up, read_config
 
 
 def parse_args() -> argparse.Namespace:
@@ -22,7 +26,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--show-dir', help='folder for the painted predictions')
     parser.add_argument('--wait-time', type=float, default=2, help='seconds that --show shows each image')
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+        '--cfg-options', nargs='+', action=Options, metavar='KEY=VALUE',
         help='settings that override the config: key=value, key=a,b or key="[(a,b),(c,d)]" (quoted, no spaces)')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--tta', action='store_true', help='test-time augmentation, by the config\'s tta_pipeline')
@@ -37,9 +41,9 @@ def load_config(args: argparse.Namespace) -> Config:
 
     Raises:
         FileNotFoundError: If there is no such config.
-        ValueError: If an option asks for a part that the config lacks.
+        ValueError: If it cannot be read, or an option asks for a part that it lacks.
     """
-    cfg = Config.fromfile(args.config)
+    cfg = read_config(args.config)
     cfg.launcher = args.launcher
     if args.cfg_options is not None:
         cfg.merge_from_dict(args.cfg_options)
@@ -85,17 +89,21 @@ def _require(cfg: Config, option: str, *settings: str) -> None:
                          f'{" and no ".join(missing)}')
 
 
-def main() -> None:
-    """Builds the runner and tests."""
+def main() -> int:
+    """Builds the runner and tests; returns the exit code: 0 done, 130 interrupted; 2, a mistake, ends it at once."""
     args = parse_args()
     cfg = None
     try:
         cfg = load_config(args)
         adapt(cfg, args.launcher)
         Runner.from_cfg(cfg).test()
+        return 0
     except MISTAKES as error:
         give_up(error, cfg)
+    except KeyboardInterrupt:
+        print('\ninterrupted', file=sys.stderr)
+        return 130
 
 
 if __name__ == '__main__':
-    main()
+    sys.exit(main())

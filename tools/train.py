@@ -1,15 +1,20 @@
 """Trains a model from a config; the same command line as mmseg's tools/train.py."""
 import argparse
 import os
+import sys
 from pathlib import Path
 
-from mmengine.config import Config, DictAction
+import mmseg_semi  # noqa: F401 (checks the set-up before the others are imported, and registers the parts)
+
+# isort: split
+
+from mmengine.config import Config
+from mmengine.device import get_device
 from mmengine.runner import Runner
 from mmseg.registry import RUNNERS
 
-import mmseg_semi  # noqa: F401 (registers the parts that configs name)
 from mmseg_semi.engine.cpu import adapt
-from mmseg_semi.engine.give_up import MISTAKES, give_up
+from mmseg_semi.engine.give_up import MISTAKES, Options, give_up, is_of_data, read_config
 
 
 def parse_args() -> argparse.Namespace:
@@ -20,7 +25,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--resume', action='store_true', help='resume from the latest checkpoint of the work dir')
     parser.add_argument('--amp', action='store_true', help='train with automatic mixed precision')
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+        '--cfg-options', nargs='+', action=Options, metavar='KEY=VALUE',
         help='settings that override the config: key=value, key=a,b or key="[(a,b),(c,d)]" (quoted, no spaces)')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by the launcher')
@@ -34,9 +39,10 @@ def load_config(args: argparse.Namespace) -> Config:
 
     Raises:
         FileNotFoundError: If there is no such config.
-        ValueError: If ``--amp`` meets an optimizer wrapper that it cannot replace.
+        ValueError: If it cannot be read, mixed precision finds no GPU or an optimizer wrapper that ``--amp`` cannot
+            replace, or the work dir holds a training that would be overwritten.
     """
-    cfg = Config.fromfile(args.config)
+    cfg = read_config(args.config)
     cfg.launcher = args.launcher
     if args.cfg_options is not None:
         cfg.merge_from_dict(args.cfg_options)
@@ -52,7 +58,20 @@ def load_config(args: argparse.Namespace) -> Config:
                              f'but the config has {cfg.optim_wrapper.type!r}')
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+    if (cfg.get('optim_wrapper') or {}).get('type') == 'AmpOptimWrapper' and get_device() in ('cpu', 'mps'):
+        raise ValueError("mixed precision (--amp, optim_wrapper.type='AmpOptimWrapper') needs a GPU, and torch finds "
+                         'none: leave it out')
+    if 'runner_type' not in cfg and not cfg.get('resume'):
+        _refuse_to_overwrite(Path(cfg.work_dir))
     return cfg
+
+
+def _refuse_to_overwrite(work_dir: Path) -> None:
+    made = [path for kind in ('iter', 'epoch') for path in work_dir.glob(f'{kind}_*.pth')]
+    if made:
+        newest = max(made, key=lambda path: path.stat().st_mtime)
+        raise ValueError(f'{newest} is of an earlier training, which this one would overwrite: --resume goes on with '
+                         'it, --work-dir DIR trains elsewhere; or move it away')
 
 
 def trains(runner) -> bool:
@@ -63,8 +82,8 @@ def trains(runner) -> bool:
         return False
 
 
-def main() -> None:
-    """Builds the runner and trains."""
+def main() -> int:
+    """Builds the runner and trains; returns the exit code: 0 done, 130 interrupted; 2, a mistake, ends it at once."""
     args = parse_args()
     cfg = runner = None
     try:
@@ -72,11 +91,15 @@ def main() -> None:
         adapt(cfg, args.launcher)
         runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
         runner.train()
+        return 0
     except MISTAKES as error:
-        if trains(runner):
+        if trains(runner) and not is_of_data(error):
             raise  # no mistake that could have been told before
         give_up(error, cfg)
+    except KeyboardInterrupt:
+        print('\ninterrupted; the same command with --resume goes on from the last checkpoint', file=sys.stderr)
+        return 130
 
 
 if __name__ == '__main__':
-    main()
+    sys.exit(main())

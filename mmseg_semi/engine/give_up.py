@@ -1,15 +1,66 @@
-"""How the tools end when a setting, a path or the data are wrong."""
+"""How the tools read a config and its options, and how they end when a setting, a path or the data are wrong."""
+import argparse
+import pickle
 import sys
 import traceback
 from pathlib import Path
 from typing import NoReturn, Optional
 
-from mmengine.config import Config
+from mmengine.config import Config, DictAction
 
 #: What wrong settings and data raise, here, in mmengine and in mmseg.
-MISTAKES = (ValueError, TypeError, KeyError, FileNotFoundError, SyntaxError, AssertionError, FloatingPointError)
+MISTAKES = (ValueError, TypeError, KeyError, OSError, ImportError, SyntaxError, AssertionError, FloatingPointError,
+            pickle.UnpicklingError)
 #: The one assertion of mmseg that a user meets before anything works: there is no such list of images.
 MISSING_LIST = 'Failed to load `ann_file`'
+
+#: In the text of an error that a loader's worker met, before that error as the worker would have printed it.
+WORKER = 'Original Traceback (most recent call last):'
+
+
+class Options(DictAction):
+    """mmengine's action for ``--cfg-options`` whose mistakes are told as argparse tells others."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        """Stores the options as a dict."""
+        wrong = [value for value in values if '=' not in value]
+        if wrong:
+            raise argparse.ArgumentError(self, f'expected KEY=VALUE, found {wrong[0]!r}; put a value with blanks in '
+                                         'quotes: key="[(a, b)]"')
+        try:
+            super().__call__(parser, namespace, values, option_string)
+        except (ValueError, AssertionError) as error:  # brackets that do not close
+            raise argparse.ArgumentError(self, str(error)) from error
+
+
+def read_config(path: str) -> Config:
+    """A config file.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it, or a file of its ``_base_``, cannot be read.
+    """
+    try:
+        return Config.fromfile(path)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # a config is a program
+        raise ValueError(f'{path}, or a file of its _base_, cannot be read: {type(error).__name__}: {error}') from error
+
+
+def is_of_data(error: BaseException) -> bool:
+    """Whether the data or the learning rate are to blame whenever it comes: a bad file, a loss that is not finite."""
+    return isinstance(error, FloatingPointError) or WORKER in str(error)
+
+
+def text_of(error: BaseException) -> str:
+    """What went wrong, in one line where the error says it in one; of a loader's worker its own message."""
+    text = str(error)
+    if WORKER in text:
+        lines = text.rstrip().splitlines()
+        last = max(i for i, line in enumerate(lines) if line.startswith('  '))  # of the call stack
+        return ' '.join(lines[last + 1:]).partition(': ')[2]
+    return f'{type(error).__name__}: {text}' if isinstance(error, (KeyError, SyntaxError)) else text
 
 
 def give_up(error: BaseException, cfg: Optional[Config] = None) -> NoReturn:
@@ -25,7 +76,7 @@ def give_up(error: BaseException, cfg: Optional[Config] = None) -> NoReturn:
     """
     if isinstance(error, AssertionError) and MISSING_LIST not in str(error):
         raise error
-    told = str(error) if not isinstance(error, (KeyError, SyntaxError)) else f'{type(error).__name__}: {error}'
+    told = text_of(error)
     print(f'error: {told}', file=sys.stderr)
     cfg = cfg or Config()
     root, is_missing = cfg.get('data_root'), isinstance(error, (FileNotFoundError, AssertionError))

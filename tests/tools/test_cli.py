@@ -1,4 +1,5 @@
 """The command line tools as a user calls them: in their own processes, on the CPU."""
+import ast
 import json
 import os
 import re
@@ -181,6 +182,77 @@ def test_mistakes_before_training_are_one_line(project):
                    'train_dataloader.dataset.data_root=nowhere'], project, fails=True)
     assert 'error: ' in printed and 'nowhere' in printed and 'Traceback' not in printed
     assert 'Traceback' in (project / 'lost/traceback.txt').read_text()
+
+
+def test_a_training_is_not_overwritten(project, tmp_path):
+    """The same command again, or another project whose config has the same name."""
+    command = [sys.executable, TOOLS / 'train.py', 'tiny.py', '--work-dir', tmp_path]
+    run(command, project)
+    weights = (tmp_path / 'iter_2.pth').read_bytes()
+    printed = run(command, project, fails=True)
+    assert f'error: {tmp_path}/iter_2.pth is of an earlier training' in printed and 'Traceback' not in printed
+    assert (tmp_path / 'iter_2.pth').read_bytes() == weights
+    run([*command, '--resume', '--cfg-options', 'train_cfg.max_iters=3'], project)
+
+
+def test_mistakes_that_come_later_are_one_line(project, tmp_path):
+    """A mask of validation that is wrong, found by a worker at the end; mixed precision without a GPU; Ctrl-C."""
+    (tmp_path / 'wrong.py').write_text(f"""
+_base_ = {str(project / 'tiny.py')!r}
+load = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='CheckSegMap', num_classes=1),
+        dict(type='PackSegInputs')]
+val_dataloader = dict(num_workers=1, dataset=dict(pipeline=load))
+train_cfg = dict(val_interval=1)
+""")
+    printed = run([sys.executable, TOOLS / 'train.py', tmp_path / 'wrong.py', '--work-dir', tmp_path / 'a'], project,
+                  fails=True)
+    assert re.search(r'^error: mask .*/masks/\d.png holds labels \[1\]', printed, re.M), printed
+    assert 'Traceback' not in printed
+    printed = run([sys.executable, TOOLS / 'train.py', 'tiny.py', '--work-dir', tmp_path / 'b', '--amp'], project,
+                  fails=True)
+    assert 'error: mixed precision (--amp, ' in printed and 'Traceback' not in printed
+    (tmp_path / 'stop.py').write_text(f"""
+_base_ = {str(project / 'tiny.py')!r}
+custom_imports = dict(imports=['stopping'])
+custom_hooks = [dict(type='Stopping')]
+""")
+    (tmp_path / 'stopping.py').write_text("""
+from mmengine.hooks import Hook
+from mmseg.registry import HOOKS
+@HOOKS.register_module()
+class Stopping(Hook):
+    def after_train_iter(self, *args, **kwargs):
+        raise KeyboardInterrupt
+""")
+    printed = run([sys.executable, TOOLS / 'train.py', tmp_path / 'stop.py', '--work-dir', tmp_path / 'b'], project,
+                  dict(PYTHONPATH=f'{TOOLS.parent}:{tmp_path}'), fails=True)
+    assert printed.endswith('interrupted; the same command with --resume goes on from the last checkpoint\n')
+    assert 'Traceback' not in printed
+
+
+STACK = ('mmengine', 'mmcv', 'mmseg', 'mmpretrain', 'mmseg_semi')
+SCRIPTS = [path for path in sorted(TOOLS.rglob('*.py')) if "__name__ == '__main__'" in path.read_text()]
+
+
+def packages(path):
+    """Which of these a tool imports, in order, by the modules beside it, too."""
+    for node in ast.parse(path.read_text()).body:
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else (
+            [node.module] if isinstance(node, ast.ImportFrom) else [])
+        for name in names:
+            beside = path.parent / f'{name.replace(".", "/")}.py'
+            if beside.is_file():
+                yield from packages(beside)
+            elif name.split('.')[0] in STACK:
+                yield name.split('.')[0]
+
+
+@pytest.mark.parametrize('path', SCRIPTS, ids=lambda path: path.stem)
+def test_the_set_up_is_checked_before_its_packages_are_imported(path):
+    """Else a missing or wrong package ends in the words of whoever meets it first."""
+    found = list(packages(path))
+    # The converters of data sets take a progress bar from mmengine, and nothing else.
+    assert not found or found[0] == 'mmseg_semi' or set(found) == {'mmengine'}, found
 
 
 @pytest.mark.parametrize('script', ['dist_train.sh', 'dist_test.sh', 'slurm_train.sh', 'slurm_test.sh'])

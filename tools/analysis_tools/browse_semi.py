@@ -14,15 +14,19 @@ import sys
 from pathlib import Path
 from typing import Iterator, List, Optional, Sequence, Tuple
 
+import mmseg_semi  # noqa: F401 (checks the set-up before the others are imported, and registers the parts)
+
+# isort: split
+
 import numpy as np
 import torch
 from browse_page import draw_step
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner, load_checkpoint, set_random_seed
 
-import mmseg_semi  # noqa: F401 (registers the parts that configs name)
 from mmseg_semi.engine.cpu import adapt
+from mmseg_semi.engine.give_up import Options
 from mmseg_semi.files import whole
 from mmseg_semi.models.segmentors import SemiEncoderDecoder
 from mmseg_semi.registry import MODELS
@@ -43,7 +47,7 @@ def parse_args(args: Optional[Sequence[str]] = None) -> argparse.Namespace:
     parser.add_argument('--batches', type=_positive, default=3, help='pictures (default: 3)')
     parser.add_argument('--rows', type=_positive, default=4, help='images of each kind per picture (default: 4)')
     parser.add_argument('--out', type=Path, help='folder of the pictures (default: work_dirs/NAME/browse_semi)')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE',
+    parser.add_argument('--cfg-options', nargs='+', action=Options, default={}, metavar='KEY=VALUE',
                         help='settings that override the config, as in tools/train.py')
     return parser.parse_args(args)
 

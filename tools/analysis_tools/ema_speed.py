@@ -11,11 +11,14 @@ import statistics
 import time
 from typing import Callable
 
+import mmseg_semi  # noqa: F401 (checks the set-up before the others are imported)
+
+# isort: split
+
 import torch
 from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
-import mmseg_semi  # noqa: F401 (registers the parts)
 from mmseg_semi.models.ema import EMA
 from mmseg_semi.registry import MODELS
 

@@ -7,13 +7,16 @@ import json
 import statistics
 import time
 
-from mmengine.config import Config, DictAction
+import mmseg_semi  # noqa: F401 (checks the set-up before the others are imported, and registers the parts)
+
+# isort: split
+
+from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.utils.dl_utils import set_multi_processing
 
-import mmseg_semi  # noqa: F401 (registers the parts that configs name)
 from mmseg_semi.datasets import SemiDataset
-from mmseg_semi.engine.give_up import MISTAKES, give_up
+from mmseg_semi.engine.give_up import MISTAKES, Options, give_up, read_config
 from mmseg_semi.registry import DATASETS
 
 
@@ -37,12 +40,12 @@ def main() -> None:
     parser.add_argument('config')
     parser.add_argument('--samples', type=int, default=100, help='of each kind (default: 100)')
     parser.add_argument('--json', action='store_true', help='the last line is one JSON object')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE')
+    parser.add_argument('--cfg-options', nargs='+', action=Options, default={}, metavar='KEY=VALUE')
     args = parser.parse_args()
     set_multi_processing(opencv_num_threads=0)  # as in a worker
     cfg = None
     try:
-        cfg = Config.fromfile(args.config)
+        cfg = read_config(args.config)
         cfg.merge_from_dict(args.cfg_options)
         dataset = build(cfg)
     except MISTAKES as error:

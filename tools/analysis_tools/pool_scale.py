@@ -17,10 +17,13 @@ import tracemalloc
 from pathlib import Path
 from typing import Dict, List
 
+import mmseg_semi  # noqa: F401 (checks the set-up before the others are imported, and registers the parts)
+
+# isort: split
+
 from mmengine.registry import init_default_scope
 from torch.utils.data import DataLoader
 
-import mmseg_semi  # noqa: F401 (registers the datasets)
 from mmseg_semi.datasets import LabeledUnlabeledSampler, SemiDataset
 from mmseg_semi.engine.hooks.partition_hook import describe
 

@@ -8,13 +8,16 @@ class whose pixels rarely survive a threshold fades during training; one that su
 import argparse
 import json
 
+import mmseg_semi  # noqa: F401 (checks the set-up before the others are imported, and registers the parts)
+
+# isort: split
+
 import torch
-from mmengine.config import Config, DictAction
 from mmengine.registry import init_default_scope
 from mmengine.runner import load_checkpoint
 from mmengine.utils import track_iter_progress
 
-import mmseg_semi  # noqa: F401
+from mmseg_semi.engine.give_up import MISTAKES, Options, give_up, read_config
 from mmseg_semi.registry import DATASETS, MODELS
 
 
@@ -40,15 +43,19 @@ def main() -> None:
     parser.add_argument('checkpoint')
     parser.add_argument('--thresholds', nargs='+', type=float, default=[0, 0.8, 0.95])
     parser.add_argument('--json', action='store_true', help='the last line is one JSON object')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE')
+    parser.add_argument('--cfg-options', nargs='+', action=Options, default={}, metavar='KEY=VALUE')
     args = parser.parse_args()
-    cfg = Config.fromfile(args.config)
-    cfg.merge_from_dict(args.cfg_options)
-    init_default_scope(cfg.get('default_scope', 'mmseg'))
-    model = MODELS.build(cfg.model)
-    load_checkpoint(model, args.checkpoint, map_location='cpu')
+    cfg = None
+    try:
+        cfg = read_config(args.config)
+        cfg.merge_from_dict(args.cfg_options)
+        init_default_scope(cfg.get('default_scope', 'mmseg'))
+        model = MODELS.build(cfg.model)
+        load_checkpoint(model, args.checkpoint, map_location='cpu')
+        dataset = DATASETS.build(cfg.val_dataloader.dataset)
+    except MISTAKES as error:
+        give_up(error, cfg)
     model.to('cuda' if torch.cuda.is_available() else 'cpu').eval()
-    dataset = DATASETS.build(cfg.val_dataloader.dataset)
     names = dataset.metainfo['classes']
     total = count(model, dataset, args.thresholds, len(names))
     kept, right = total[..., 1] / total[..., 0], total[..., 2] / total[..., 1]

@@ -20,16 +20,19 @@ import time
 from collections import defaultdict
 from typing import Callable, Dict, List, Tuple
 
+import mmseg_semi  # noqa: F401 (checks the set-up before the others are imported, and registers the parts)
+
+# isort: split
+
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import init_default_scope
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
-import mmseg_semi  # noqa: F401 (registers the parts that configs name)
-from mmseg_semi.engine.give_up import MISTAKES, give_up
+from mmseg_semi.engine.give_up import MISTAKES, Options, give_up, read_config
 from mmseg_semi.engine.hooks import ChannelsLastHook
 from mmseg_semi.models.ema import EMA
 from mmseg_semi.models.segmentors import SemiEncoderDecoder
@@ -254,12 +257,12 @@ def main() -> None:
     parser.add_argument('config')
     parser.add_argument('--steps', type=int, default=20, help='runs of each kind (default: 20)')
     parser.add_argument('--json', action='store_true', help='the last line is one JSON object')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE')
+    parser.add_argument('--cfg-options', nargs='+', action=Options, default={}, metavar='KEY=VALUE')
     args = parser.parse_args()
     device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     cfg = None
     try:
-        cfg = Config.fromfile(args.config)
+        cfg = read_config(args.config)
         cfg.merge_from_dict(args.cfg_options)
         init_default_scope(cfg.get('default_scope', 'mmseg'))
         torch.manual_seed(0)

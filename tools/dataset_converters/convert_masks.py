@@ -20,6 +20,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
+import mmseg_semi  # noqa: F401 (checks the set-up before the others are imported)
+
+# isort: split
+
 import numpy as np
 from conversion import whole
 from mmengine.utils import ProgressBar

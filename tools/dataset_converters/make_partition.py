@@ -21,6 +21,10 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Container, Dict, FrozenSet, List, Optional, Sequence, Tuple
 
+import mmseg_semi  # noqa: F401 (checks the set-up before the others are imported)
+
+# isort: split
+
 import numpy as np
 from mmengine.utils import ProgressBar
 from PIL import Image

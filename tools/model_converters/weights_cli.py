@@ -6,10 +6,15 @@ import warnings
 from pathlib import Path
 from typing import Callable, Dict, List, Tuple
 
-from mmengine.config import Config, DictAction
+import mmseg_semi  # noqa: F401 (checks the set-up before the others are imported, and registers the parts)
+
+# isort: split
+
+from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
+from mmseg_semi.engine.give_up import Options
 from mmseg_semi.models.backbone_weights import build_backbone, check_weights, read_weights, write_weights
 from mmseg_semi.models.network_check import check_installed
 
@@ -22,7 +27,7 @@ def parse_args(description: str) -> argparse.Namespace:
     parser.add_argument('config', help='a config with the backbone that shall load the weights')
     parser.add_argument('weights', type=Path, help='the published file')
     parser.add_argument('out', nargs='?', type=Path, help='defaults to the file that the config loads')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='settings to override, as in train.py')
+    parser.add_argument('--cfg-options', nargs='+', action=Options, help='settings to override, as in train.py')
     return parser.parse_args()
 
 
