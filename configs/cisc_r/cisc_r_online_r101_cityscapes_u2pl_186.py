@@ -9,3 +9,4 @@ optim_wrapper = dict(optimizer=dict(lr=0.004))
 max_iters = 13920  # 160 passes over the unlabeled list, 32 images a step
 train_cfg = dict(max_iters=max_iters)
 param_scheduler = dict(end=max_iters)
+auto_scale_lr = dict(base_batch_size=48)  # 16 labeled + 32 unlabeled images a step

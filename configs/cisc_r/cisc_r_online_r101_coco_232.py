@@ -10,3 +10,4 @@ max_iters = 110670  # 30 passes over the unlabeled images, 32 a step
 train_cfg = dict(max_iters=max_iters, val_interval=10000)
 param_scheduler = dict(end=max_iters)
 default_hooks = dict(checkpoint=dict(interval=10000))
+auto_scale_lr = dict(base_batch_size=48)  # 16 labeled + 32 unlabeled images a step

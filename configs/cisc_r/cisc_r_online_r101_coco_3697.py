@@ -8,3 +8,4 @@ train_dataloader = dict(
 max_iters = 107400
 train_cfg = dict(max_iters=max_iters)
 param_scheduler = dict(end=max_iters)
+auto_scale_lr = dict(base_batch_size=48)  # 16 labeled + 32 unlabeled images a step

@@ -7,3 +7,4 @@ train_dataloader = dict(
 max_iters = 22720  # 80 passes over the unlabeled list, 32 images a step
 train_cfg = dict(max_iters=max_iters)
 param_scheduler = dict(end=max_iters)
+auto_scale_lr = dict(base_batch_size=48)  # 16 labeled + 32 unlabeled images a step

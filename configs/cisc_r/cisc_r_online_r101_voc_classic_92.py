@@ -8,3 +8,4 @@ model = dict(_base_.semi)
 max_iters = 26160  # 80 passes over the unlabeled list, 32 images a step
 train_cfg = dict(max_iters=max_iters)
 param_scheduler = dict(end=max_iters)
+auto_scale_lr = dict(base_batch_size=48)  # 16 labeled + 32 unlabeled images a step

@@ -73,14 +73,18 @@ def named_heads(model: EncoderDecoder) -> List[Tuple[str, nn.Module]]:
     return [('decode_head', model.decode_head), *((f'auxiliary_head[{i}]', h) for i, h in enumerate(aux_heads(model)))]
 
 
-def check_padding(model: EncoderDecoder) -> None:
-    """Compares the label that padding gets with those that the heads of a built segmentor know.
+def check_heads(model: EncoderDecoder) -> None:
+    """Checks the classes of a built segmentor, and the label that padding gets.
 
-    A class is one of them: then padding trains that class (docs/methods/pcr.md).
+    That label may be a class: then padding trains it (docs/methods/pcr.md).
 
     Raises:
-        ValueError: If the label is neither a class of a head nor what it ignores.
+        ValueError: If there is one class only, or the label of padding is neither a class of a head nor what it
+            ignores.
     """
+    if model.num_classes < 2:
+        raise ValueError(f'decode_head.num_classes is {model.num_classes}: pseudo-labels need at least two classes, so '
+                         "make the background one of them, such as classes=('background', 'object')")
     padding = getattr(model.data_preprocessor, 'seg_pad_val', None)
     if padding is None:
         return

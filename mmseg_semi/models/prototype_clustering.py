@@ -26,9 +26,12 @@ class PixelReservoir:
         self.seen = [0] * num_classes
 
     def __getstate__(self) -> dict:
-        """For another rank: one tensor [n, D] per class, since thousands of small ones are slow to pickle."""
+        """For the rank that merges: one tensor [n, D] per class, since thousands of small ones are slow to pickle.
+
+        The generator stays: torch before 2.4 cannot pickle it, and only the merging rank draws from then on.
+        """
         stacked = {label: torch.stack(kept) if kept else [] for label, kept in self.features.items()}
-        return {**vars(self), 'features': stacked}
+        return {**vars(self), 'features': stacked, 'generator': None}
 
     def __setstate__(self, state: dict) -> None:
         """From another rank."""

@@ -109,6 +109,9 @@ def test_published_numbers(name, tmp_path):
         assert stage.cfg.param_scheduler.power == 0.9
         assert stage.cfg.optim_wrapper.optimizer == dict(type='SGD', lr=data['lr'], momentum=0.9, weight_decay=1e-4)
     assert stages[0].cfg.train_dataloader.batch_size * GPUS == BATCH
+    for stage in stages:
+        assert stage.cfg.auto_scale_lr == dict(
+            enable=False, base_batch_size=GPUS * stage.cfg.train_dataloader.batch_size)
     assert tuple(count * GPUS for count in stages[1].cfg.train_dataloader.sampler.counts) == (BATCH, BATCH)
     cfg, index, select = load(f'r101_{name}'), plan.stages[0], plan.stages[3]
     check_lists(cfg.train_dataloader.dataset, cfg.unlabeled, data, split)
@@ -174,6 +177,7 @@ def test_single_runs(name):
     assert cfg.train_cfg.max_iters == cfg.param_scheduler.end == data['epochs'] * (
         (data['total'] - labeled) // (GPUS * cfg.train_dataloader.sampler.counts[1]))
     assert cfg.optim_wrapper.optimizer.lr == data['lr'] and cfg.custom_hooks[0].decay == 0.996
+    assert cfg.auto_scale_lr == dict(enable=False, base_batch_size=GPUS * cfg.train_dataloader.batch_size)
     with torch.device('meta'):
         model = MODELS.build(cfg.model)
     assert model.tap.channels == model.teacher_tap.channels == 256

@@ -258,7 +258,7 @@ def test_schedule(name):
     assert cfg.optim_wrapper.optimizer == dict(
         type='SGD', lr=EVERY[name][0]['lr'], momentum=0.9, nesterov=True, weight_decay=5e-4)
     checkpoint = cfg.default_hooks.checkpoint
-    assert (checkpoint.save_best, checkpoint.by_epoch, checkpoint.max_keep_ckpts) == ('mIoU', False, 1)
+    assert (checkpoint.save_best, checkpoint.by_epoch, checkpoint.max_keep_ckpts) == ('mIoU', False, 2)
     assert checkpoint.interval == cfg.train_cfg.val_interval and ITERATIONS % checkpoint.interval == 0
 
 

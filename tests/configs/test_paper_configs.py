@@ -179,7 +179,7 @@ def test_published_schedule(name):
     assert cfg.optim_wrapper.type == 'OptimWrapper'
     checkpoint = cfg.default_hooks.checkpoint
     assert (checkpoint.save_best, checkpoint.by_epoch) == ('mIoU', False)
-    assert checkpoint.interval == cfg.train_cfg.val_interval and checkpoint.max_keep_ckpts == 1
+    assert checkpoint.interval == cfg.train_cfg.val_interval and checkpoint.max_keep_ckpts == 2
 
 
 @pytest.mark.parametrize('name', PUBLISHED)

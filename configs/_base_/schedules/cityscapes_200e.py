@@ -13,7 +13,7 @@ default_hooks = dict(
     visualization=dict(type='SegVisualizationHook', interval=1),
     logger=dict(type='LoggerHook', interval=50, log_metric_by_epoch=False),
     param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=1000, save_best='mIoU', max_keep_ckpts=1),
+    checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=1000, save_best='mIoU', max_keep_ckpts=2),
     finite_loss=dict(type='FiniteLossHook'),
     partition=dict(type='PartitionHook'),
     sampler_seed=dict(type='DistSamplerSeedHook'))

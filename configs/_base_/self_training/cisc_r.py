@@ -103,6 +103,7 @@ self_training = dict(stages=[
             'model.data_preprocessor.type': 'GuidedSegDataPreProcessor',
             'train_dataloader.collate_fn': dict(type='semi_collate'),
             'train_dataloader.sampler': dict(_delete_=True, type='LabeledUnlabeledSampler', counts='config:counts'),
+            'auto_scale_lr.base_batch_size': 64,  # images a step on 4 GPUs, as published
             'custom_hooks': [dict(type='FrozenTeacherHook', checkpoint='config:pick.sup'), dict(type='GuideShareHook')]
         }),
     # 6. Masks of the other half by the better network.
@@ -138,6 +139,7 @@ self_training = dict(stages=[
             'model.data_preprocessor.type': 'GuidedSegDataPreProcessor',
             'train_dataloader.collate_fn': dict(type='semi_collate'),
             'train_dataloader.sampler': dict(_delete_=True, type='LabeledUnlabeledSampler', counts='config:counts'),
+            'auto_scale_lr.base_batch_size': 64,  # images a step on 4 GPUs, as published
             'custom_hooks': [
                 dict(type='FrozenTeacherHook', checkpoint='config:feature_teacher'), dict(type='GuideShareHook')
             ]

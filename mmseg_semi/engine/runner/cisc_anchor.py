@@ -183,7 +183,7 @@ class CISCAnchor(StageScorer):
         bar = ProgressBar(len(todo)) if rank == 0 else None
         with closing(read_samples(crops, todo, self.num_workers)) as contents:
             for sample in contents:
-                features, samples = self._features(sample, training=True)
+                features, samples, _ = self._features(sample, training=True)
                 member = samples[0].gt_sem_seg.data == torch.arange(classes, device=device)[:, None, None]
                 total += masked_average_pool(features, member[None], self.model.guidance.pool_eps)[0]
                 images += member.flatten(1).any(dim=1)
@@ -238,18 +238,18 @@ class CISCAnchor(StageScorer):
         if len(wrong):
             raise ValueError(f'mask {path} holds labels {wrong.tolist()[:5]}; expected 0..{self.model.num_classes - 1} '
                              f'or {IGNORE} (ignore)')
-        features, _ = self._features(sample, training=False)
-        label = torch.from_numpy(mask.astype(np.int64)).to(features.device)
+        features, _, size = self._features(sample, training=False)
+        bottom, right = (side - own for side, own in zip(size, mask.shape, strict=True))
+        label = np.pad(mask.astype(np.int64), ((0, bottom), (0, right)), constant_values=IGNORE)
+        label = torch.from_numpy(label).to(features.device)
         return anchor_scores(features[0], self.anchors, self.valid, label, self.model.guidance.similarity_range)
 
     @torch.no_grad()
-    def _features(self, sample: dict, training: bool) -> Tuple[Tensor, list]:
-        """Features [1, D, h, w] of a packed sample, padded to the crop in training, and its data samples."""
+    def _features(self, sample: dict, training: bool) -> Tuple[Tensor, list, torch.Size]:
+        """Features [1, D, h, w] of a packed sample, its data samples, and (H, W) of what the network saw: padded to the
+        crop in training, else as ``data_preprocessor.test_cfg`` pads."""
         batch = dict(inputs=[sample['inputs']], data_samples=[sample['data_samples']])
         data = self.model.data_preprocessor(batch, training)
         images = data['inputs']
-        if not training and images.shape[2:] != sample['inputs'].shape[1:]:
-            raise ValueError(f'CISCAnchor compares features with masks pixel by pixel, but data_preprocessor.test_cfg '
-                             f'pads {tuple(sample["inputs"].shape[1:])} to {tuple(images.shape[2:])}; leave it unset')
         self.model.decode_head(self.model.extract_feat(images))
-        return self.model.tap.pop(), data['data_samples']
+        return self.model.tap.pop(), data['data_samples'], images.shape[2:]

@@ -1,4 +1,5 @@
 """CISC-R in a single run: an EMA teacher labels, guides weigh its labels."""
+import math
 from dataclasses import replace
 from typing import Dict, List, Optional, Sequence
 
@@ -25,10 +26,11 @@ def present_classes(label: Tensor, counted: Tensor, num_classes: int, min_area: 
         min_area (float): In (0, 1].
     """
     label = label.where(counted, num_classes).flatten(1)
-    counts = torch.zeros(len(label), num_classes + 1, dtype=torch.float64, device=label.device)
-    counts.scatter_add_(1, label, torch.ones_like(label, dtype=counts.dtype))
-    # A quotient is exact where threshold * pixels is not.
-    return counts[:, :num_classes] / label.shape[1] >= min_area
+    counts = label.new_zeros(len(label), num_classes + 1).scatter_add_(1, label, torch.ones_like(label))
+    pixels = label.shape[1]
+    least = math.ceil(min_area * pixels)
+    least -= (least - 1) / pixels >= min_area  # the quotient is exact where the product is not
+    return counts[:, :num_classes] >= least
 
 
 @MODELS.register_module()
@@ -140,13 +142,13 @@ class CISCOnline(SemiEncoderDecoder):
         return {'consistency.loss': self.consistency_weight * loss}
 
     def monitors(self, step: Step) -> Dict[str, Tensor]:
-        """Also the share of images with a guide and the mean W of kept pixels; ``monitor.kept`` is their share."""
+        """Also the share of images with a guide and the mean W; ``monitor.kept`` counts pixels of any weight."""
         monitors = super().monitors(step)
         if step.target is not None:
-            kept = step.target.weight > 0
-            monitors['monitor.kept'] = kept.sum() / step.target.valid.sum().clamp(min=1)
+            valid, pixels = step.target.valid, step.target.valid.sum().clamp(min=1)
+            monitors['monitor.kept'] = (step.target.weight > 0).sum() / pixels
             monitors['monitor.has_guide'] = (step.guide_class >= 0).float().mean()
-            monitors['monitor.mean_weight'] = (step.guide_weight * kept).sum() / kept.sum().clamp(min=1)
+            monitors['monitor.mean_weight'] = (step.guide_weight * valid).sum() / pixels
         return monitors
 
     # ---- prediction ---------------------------------------------------------------------------------------------

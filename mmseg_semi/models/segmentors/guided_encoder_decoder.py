@@ -9,7 +9,7 @@ from mmseg_semi.models.checkpoint import FittingCheckpoints
 from mmseg_semi.models.feature_tap import FeatureTap, last_layer
 from mmseg_semi.models.guidance import Guidance, Guided
 from mmseg_semi.models.losses import head_loss
-from mmseg_semi.models.network_check import aux_heads, check_network, check_padding, named_heads
+from mmseg_semi.models.network_check import aux_heads, check_heads, check_network, named_heads
 from mmseg_semi.structures import GuidedBatch, Output
 
 from .sliding import SlidingWindows
@@ -21,9 +21,10 @@ def check_labels(model: EncoderDecoder) -> None:
     """Refuses heads whose labels are not those of CISC-R's losses.
 
     Raises:
-        ValueError: If a head ignores another label than padding has, which is 255, or has not one output per class.
+        ValueError: If there is one class only, or a head ignores another label than padding has, which is 255, or has
+            not one output per class.
     """
-    check_padding(model)
+    check_heads(model)
     for name, head in named_heads(model):
         if head.out_channels != head.num_classes:
             raise ValueError(f'{name}.out_channels is {head.out_channels} for {head.num_classes} classes: CISC-R needs '

@@ -14,7 +14,7 @@ from mmseg_semi.models.branch import StrongBranch, step_generator
 from mmseg_semi.models.checkpoint import prepare_state_dict, without_pretrained
 from mmseg_semi.models.feature_tap import FeatureTap, classifier_path
 from mmseg_semi.models.losses import head_loss
-from mmseg_semi.models.network_check import aux_heads, check_network, check_padding
+from mmseg_semi.models.network_check import aux_heads, check_heads, check_network
 from mmseg_semi.models.segmentors.rehearsal import try_losses, try_views
 from mmseg_semi.models.segmentors.sliding import SlidingWindows
 from mmseg_semi.registry import MODELS
@@ -58,8 +58,8 @@ class SemiEncoderDecoder(SlidingWindows, EncoderDecoder):
 
     Raises:
         ImportError: If a part of the network belongs to a package that is not installed.
-        ValueError: If an option is unknown or out of its range, or :func:`check_network` or :func:`check_padding`
-            refuses the network.
+        ValueError: If an option is unknown or out of its range, or :func:`check_network` or :func:`check_heads` refuses
+            the network.
     """
 
     #: Whether the method reads a feature of the decode head.
@@ -108,7 +108,7 @@ class SemiEncoderDecoder(SlidingWindows, EncoderDecoder):
         if self.out_channels != self.num_classes:
             raise ValueError(f'decode_head.out_channels is {self.out_channels} for {self.num_classes} classes: '
                              'pseudo-labels need one logit per class, so leave out_channels unset')
-        check_padding(self)
+        check_heads(self)
         # Forked, so that a student starts from the same weights as a supervised model of the same seed.
         with torch.random.fork_rng(devices=[]):
             self.teacher = EncoderDecoder(*parts[:2], neck=parts[2], test_cfg=test_cfg)

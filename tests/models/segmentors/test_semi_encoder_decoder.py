@@ -348,6 +348,17 @@ def test_padding_has_a_label_that_every_head_ignores_or_knows(tiny_cfg):
         make(254, padding=254)
 
 
+def test_one_class_is_none(tiny_cfg):
+    """Its softmax is 1 everywhere: every loss would be 0, and the log would show nothing of it."""
+    cfg = copy.deepcopy(tiny_cfg)
+    cfg.decode_head.num_classes = 1
+    parts = ('backbone', 'decode_head', 'test_cfg', 'data_preprocessor')
+    pair = dict({key: cfg[key] for key in parts}, type='CISCPair')
+    for method in (cfg, pair):
+        with pytest.raises(ValueError, match=r'num_classes is 1: .* at least two classes, so make the background one'):
+            MODELS.build(method)
+
+
 def test_heads_that_cannot_carry_pseudo_labels_are_refused(tiny_cfg):
     binary = copy.deepcopy(tiny_cfg)
     binary.decode_head.update(num_classes=2, out_channels=1)
