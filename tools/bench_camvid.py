@@ -43,6 +43,13 @@ def find_data() -> Path:
     return folder
 
 
+def positive(text: str) -> int:
+    """A whole number from 1 on."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f'expected a whole number of at least 1, found {text!r}')
+    return int(text)
+
+
 def parse_args(args: Optional[Sequence[str]] = None) -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -53,8 +60,8 @@ def parse_args(args: Optional[Sequence[str]] = None) -> argparse.Namespace:
     parser.add_argument('--seeds', nargs='+', type=int, default=[0])
     parser.add_argument('--work-dir', type=Path, default=ROOT / 'work_dirs' / 'bench_camvid')
     parser.add_argument('--out', type=Path, help='default: docs/benchmarks; for smoke, WORK_DIR/smoke')
-    parser.add_argument('--jobs', type=int, default=1, help='rows at a time')
-    parser.add_argument('--threads', type=int, help='CPU threads of a row (default: cores / jobs)')
+    parser.add_argument('--jobs', type=positive, default=1, help='rows at a time')
+    parser.add_argument('--threads', type=positive, help='CPU threads of a row (default: cores / jobs)')
     parser.add_argument('--only-report', action='store_true', help='train nothing: collect what is finished')
     return parser.parse_args(args)
 

@@ -131,7 +131,7 @@ def main() -> None:
           f'  PCR, student            {summary["pcr"]["student_mIoU"]:7.2f}\n'
           f'  PCR, teacher            {summary["pcr"]["teacher_mIoU"]:7.2f}   ({gain:+.2f})\n'
           f'  {summary["seconds"]} seconds; pictures in {work_dir / "panel.png"}\n'
-          f'  predict with the trained model: python tools/test.py {CONFIGS["pcr"]} '
+          f'  predict with the trained model: {sys.executable} tools/test.py {CONFIGS["pcr"]} '
           f'{work_dir}/pcr/iter_{summary["steps"]}.pth --show-dir {work_dir}/predictions')
 
 

@@ -10,10 +10,11 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from mmseg_semi.datasets import SemiDataset
-from mmseg_semi.registry import DATASETS
+from mmseg_semi.registry import DATASETS, RUNNERS
 
 ROOT = Path(__file__).resolve().parents[2]
-METHODS = sorted(path.stem for path in (ROOT / 'configs/own_data').glob('*.py') if path.stem != 'data')
+FILES = sorted(path.stem for path in (ROOT / 'configs/own_data').glob('*.py') if path.stem != 'data')
+METHODS = [name for name in FILES if name != 'st_plusplus']  # which trains in stages
 EXACT = re.search(r'`exact.py` beside it:\n\n```python\n(.*?)```', (ROOT / 'docs/own_data.md').read_text(), re.S)[1]
 
 
@@ -54,9 +55,9 @@ def load(path):
     return cfg
 
 
-def test_there_are_five_methods_in_short_files():
-    assert METHODS == ['css', 'fixmatch_ema', 'maskmatch', 'pcr', 'supervised']
-    for name in METHODS:
+def test_there_are_six_methods_in_short_files():
+    assert FILES == ['css', 'fixmatch_ema', 'maskmatch', 'pcr', 'st_plusplus', 'supervised']
+    for name in FILES:
         assert len((ROOT / f'configs/own_data/{name}.py').read_text().splitlines()) < 15
 
 
@@ -94,6 +95,23 @@ def test_trains(mine, name):
     assert len(scalars['train/loss']) == 2 and np.isfinite(scalars['train/loss']).all()
     assert len(scalars.get('train/monitor.kept', ())) == (name != 'supervised')  # from the second of two steps on
     assert 0 <= scalars['val/mIoU'][-1] <= 100
+
+
+@pytest.mark.slow
+def test_trains_in_stages(mine, tmp_path):
+    """The folders of the template are what ST++ selects from, labels, and trains on."""
+    text = (mine / 'data.py').read_text()
+    (mine / 'data.py').write_text(text.replace('steps = 2', 'steps = 3'))
+    cfg = load(mine / 'st_plusplus.py')
+    cfg.default_hooks.logger.interval = 1
+    plan = RUNNERS.build(cfg)
+    plan.train()
+    selected = [(tmp_path / f'run/02_select/{name}.txt').read_text().split() for name in ('reliable', 'unreliable')]
+    assert sorted(sum(selected, [])) == ['x/0.jpg', 'x/1.jpg']
+    for stage, names in (('03_label_reliable', selected[0]), ('05_label_unreliable', selected[1])):
+        masks = [cv2.imread(str(tmp_path / f'run/{stage}/masks' / name.replace('.jpg', '.png')), 0) for name in names]
+        assert masks and all(mask.shape == (64, 64) for mask in masks)
+    assert (tmp_path / 'run/06_all/iter_3.pth').is_file()
 
 
 def test_a_test_set_is_kept_out_of_the_unlabeled_pool(mine):
