@@ -3,6 +3,6 @@
 _base_ = './voc_80e.py'
 optim_wrapper = dict(
     optimizer=dict(_delete_=True, type='AdamW', lr=5e-6, betas=(0.9, 0.999), weight_decay=0.01),
-    paramwise_cfg=dict(custom_keys=dict(decode_head=dict(lr_mult=40.0))))
+    paramwise_cfg=dict(custom_keys=dict(decode_head=dict(lr_mult=40.0), representation_head=dict(lr_mult=40.0))))
 train_cfg = dict(max_iters=39300)
 param_scheduler = dict(end=39300)

@@ -4,7 +4,8 @@ optim_wrapper = dict(
     constructor='SemiOptimWrapperConstructor',  # leaves the teacher out; for plain models the same as mmengine's
     optimizer=dict(type='SGD', lr=0.001, momentum=0.9, weight_decay=1e-4),
     # The published code multiplies the head's rate by 10 for data sets named pascal, and for no other.
-    paramwise_cfg=dict(custom_keys=dict(decode_head=dict(lr_mult=10.0), auxiliary_head=dict(lr_mult=10.0))))
+    paramwise_cfg=dict(custom_keys=dict(
+        decode_head=dict(lr_mult=10.0), auxiliary_head=dict(lr_mult=10.0), representation_head=dict(lr_mult=10.0))))
 # A dict, not a list, so that a leaf changes `end` alone.
 param_scheduler = dict(type='PolyLR', eta_min=0, power=0.9, begin=0, end=49600, by_epoch=False)
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=49600, val_interval=1000)

@@ -14,6 +14,7 @@ from mmseg_semi.models.feature_tap import FeatureTap
 from mmseg_semi.models.labelers import require_pixel_reliability
 from mmseg_semi.models.losses import (
     ImageWeightedCrossEntropy,
+    PseudoLabelKLDivergence,
     attainable_similarity,
     collaborate,
     cosine_map,
@@ -126,6 +127,9 @@ class CSS(SemiEncoderDecoder):
         if variant == 'cross' and any(branch.labeled for branch in self.branches):
             raise ValueError("CSS: branches[i].labeled=True needs one label a pixel, expected variant 'ori' or 'mix', "
                              "found 'cross'")
+        if variant == 'cross' and any(isinstance(loss, PseudoLabelKLDivergence) for loss in self.branch_losses):
+            raise ValueError("CSS.unsup_loss.type='PseudoLabelKLDivergence' needs the probabilities of one space, "
+                             "expected variant 'ori' or 'mix', found 'cross'")
         self.variant, self.unseen = variant, unseen
         self.tau_sim, self.tau_contrast = tau_sim, tau_contrast
         self.contrast_threshold, self.hard_threshold = contrast_threshold, hard_threshold
@@ -135,8 +139,8 @@ class CSS(SemiEncoderDecoder):
         self._ramp, self._warmup = ramp_iters, warmup_iters  # None until training begins
         head = dict(type='RepresentationHead', in_channels=self.tap.channels, norm_cfg=self.decode_head.norm_cfg)
         head.update(representation_head or {})
-        self.representation_head = MODELS.build(head)
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]):  # as the base: the student starts like a supervised model of its seed
+            self.representation_head = MODELS.build(head)
             self.teacher.representation_head = MODELS.build(head).requires_grad_(False).eval()
         self.register_buffer('prototypes', torch.zeros(self.num_classes, self.representation_head.out_channels))
         self.register_buffer('prototype_seen', torch.zeros(self.num_classes, dtype=torch.bool))

@@ -316,19 +316,19 @@ class SemiEncoderDecoder(SlidingWindows, EncoderDecoder):
         Raises:
             ValueError: If a BN layer gets a single value per channel: one image behind a global pooling.
         """
+        return self._run(self, self.tap, images)
+
+    def _run(self, network: EncoderDecoder, tap: Optional[FeatureTap], images: Tensor) -> Output:
         try:
-            return self._run(self, self.tap, images)
+            features = network.extract_feat(self.data_preprocessor.normalize(images))
+            logits = network.decode_head(features)
+            aux = tuple(head(features) for head in aux_heads(network))
         except ValueError as error:
             if 'more than 1 value per channel' not in str(error):
                 raise
             raise ValueError('a BN layer of the network gets one value per channel, that of the only image in the '
                              f'batch {tuple(images.shape)}: set train_dataloader.sampler.counts to at least 2 of each '
                              "kind per GPU, norm_cfg.type='SyncBN' on several GPUs, or 'GN'") from error
-
-    def _run(self, network: EncoderDecoder, tap: Optional[FeatureTap], images: Tensor) -> Output:
-        features = network.extract_feat(self.data_preprocessor.normalize(images))
-        logits = network.decode_head(features)
-        aux = tuple(head(features) for head in aux_heads(network))
         return Output(logits=logits, tap=tap.pop() if tap else None, aux_logits=aux)
 
     def supervised_loss(self, step: Step, data_samples: List) -> Dict[str, Tensor]:

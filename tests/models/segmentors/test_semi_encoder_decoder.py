@@ -270,11 +270,12 @@ def test_views_are_tried_on_a_blank_crop_when_training_begins(tiny_cfg):
         model.begin_train(10)
 
 
-def test_one_image_in_front_of_a_global_pooling(tiny_cfg, make_batch):
+@pytest.mark.parametrize('teacher_bn', ['running', 'batch', 'forward'])
+def test_one_image_in_front_of_a_global_pooling(tiny_cfg, make_batch, teacher_bn):
     norm, classes = tiny_cfg.decode_head.norm_cfg, tiny_cfg.decode_head.num_classes
     tiny_cfg.decode_head = dict(type='ASPPHead', in_channels=tiny_cfg.decode_head.in_channels, channels=8,
                                 dilations=(1, 2), num_classes=classes, norm_cfg=norm)
-    model = MODELS.build(dict(tiny_cfg, joint_forward=False)).train()
+    model = MODELS.build(dict(tiny_cfg, joint_forward=False, teacher_bn=teacher_bn)).train()
     model.begin_iter(0, 0, 0)
     with pytest.raises(ValueError, match=r'the only image in the batch \(1, 3, 33, 33\): set .*sampler.counts'):
         model.loss(**model.data_preprocessor(make_batch(1, 1), True))
