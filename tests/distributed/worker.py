@@ -40,7 +40,8 @@ def model_cfg(case: str) -> ConfigDict:
         cfg.update(type='CSS', variant=case.split()[1].rstrip(','), num_anchors=8, num_negatives=8,
                    representation_head=dict(channels=8, out_channels=6, norm_cfg=dict(type='GN', num_groups=2)),
                    unsup_loss=dict(type='ImageWeightedCrossEntropy', threshold=0.3), joint_forward=False,
-                   contrast_threshold=0., ramp_mult=-5, ramp_iters=10 if 'nothing on rank 1' in case else 1,
+                   contrast_threshold=1. if 'nothing on rank 1' in case else 0., ramp_mult=-5,  # 1: labeled pixels only
+                   ramp_iters=10 if 'nothing on rank 1' in case else 1,
                    warmup_iters=0, prototype_source='teacher' if case == 'css ori' else 'student')
         if case == 'css mix':  # as many valid pixels on both ranks, but not as many on which both spaces agree
             cfg.unsup_loss = dict(type='PseudoLabelCrossEntropy')
