@@ -3,6 +3,7 @@ import argparse
 import pickle
 import sys
 import traceback
+from itertools import dropwhile
 from pathlib import Path
 from typing import NoReturn, Optional
 
@@ -58,8 +59,9 @@ def text_of(error: BaseException) -> str:
     text = str(error)
     if WORKER in text:
         lines = text.rstrip().splitlines()
-        last = max(i for i, line in enumerate(lines) if line.startswith('  '))  # of the call stack
-        return ' '.join(lines[last + 1:]).partition(': ')[2]
+        frame = max(i for i, line in enumerate(lines) if line.startswith('  File '))
+        message = dropwhile(lambda line: line.startswith(' '), lines[frame + 1:])  # behind the source line
+        return ' '.join(line.strip() for line in message).partition(': ')[2]
     return f'{type(error).__name__}: {text}' if isinstance(error, (KeyError, SyntaxError)) else text
 
 
