@@ -17,11 +17,17 @@ import sys
 from pathlib import Path
 from typing import List, Optional, Sequence
 
+import mmseg_semi  # noqa: F401 (checks the set-up before the others are imported)
+
+# isort: split
+
 from camvid_bench.common import ROOT, UserError
 from camvid_bench.jobs import run_rows
 from camvid_bench.report import make_table, write_report
 from camvid_bench.results import ALLOCATOR
 from camvid_bench.rows import DEFAULT_DATA, PROFILES, Row, find_methods
+
+from mmseg_semi.engine.give_up import positive
 
 WEIGHTS = Path('checkpoints/efficientnet_lite0.pth')
 
@@ -41,13 +47,6 @@ def find_data() -> Path:
         raise UserError(f'no CamVid in {folder}, from {where}: {", ".join(missing)} missing. Set CAMVID_ROOT to the '
                         'folder that holds img_dir, ann_dir and splits')
     return folder
-
-
-def positive(text: str) -> int:
-    """A whole number from 1 on."""
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f'expected a whole number of at least 1, found {text!r}')
-    return int(text)
 
 
 def parse_args(args: Optional[Sequence[str]] = None) -> argparse.Namespace:

@@ -28,7 +28,7 @@ from dataset_check.terminal import classes_table, findings_text, sources_table, 
 from dataset_check.thumbnails import thumbnail
 from mmengine.utils import ProgressBar
 
-from mmseg_semi.engine.give_up import Options
+from mmseg_semi.engine.give_up import Options, positive
 from mmseg_semi.files import write_text
 
 
@@ -40,16 +40,10 @@ def parse_args(args: Optional[Sequence[str]] = None) -> argparse.Namespace:
     parser.add_argument('--html', type=Path, metavar='FILE',
                         help='where the page goes (default: work_dirs/NAME/check_dataset.html)')
     parser.add_argument('--json', action='store_true', help='the last line is one JSON object')
-    parser.add_argument('--workers', type=_positive, default=_cores(), help='processes (default: one per core)')
+    parser.add_argument('--workers', type=positive, default=_cores(), help='processes (default: one per core)')
     parser.add_argument('--cfg-options', nargs='+', action=Options, metavar='KEY=VALUE',
                         help='settings that override the config, as in tools/train.py')
     return parser.parse_args(args)
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f'must be a whole number from 1 on, found {text!r}')
-    return int(text)
 
 
 def _cores() -> int:

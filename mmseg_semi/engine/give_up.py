@@ -1,5 +1,6 @@
 """How the tools read a config and its options, and how they end when a setting, a path or the data are wrong."""
 import argparse
+import contextlib
 import pickle
 import sys
 import traceback
@@ -32,6 +33,13 @@ class Options(DictAction):
             super().__call__(parser, namespace, values, option_string)
         except (ValueError, AssertionError) as error:  # brackets that do not close
             raise argparse.ArgumentError(self, str(error)) from error
+
+
+def positive(text: str) -> int:
+    """``type`` of an option that takes a whole number from 1 on."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f'must be a whole number from 1 on, found {text!r}')
+    return int(text)
 
 
 def read_config(path: str) -> Config:
@@ -86,7 +94,8 @@ def give_up(error: BaseException, cfg: Optional[Config] = None) -> NoReturn:
         print(f'How to make it: {cfg.data_hint}', file=sys.stderr)
     if cfg.get('work_dir'):
         file = Path(cfg.work_dir) / 'traceback.txt'
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(''.join(traceback.format_exception(error)), encoding='utf-8')
-        print(f'Where it happened: {file}', file=sys.stderr)
+        with contextlib.suppress(OSError):  # a full disk may be what is told
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(''.join(traceback.format_exception(error)), encoding='utf-8')
+            print(f'Where it happened: {file}', file=sys.stderr)
     raise SystemExit(2)

@@ -316,6 +316,14 @@ def test_the_leaves_are_the_matrix_and_short(method):
         assert len(path.read_text().splitlines()) <= 12, path.name
 
 
+@pytest.mark.parametrize('network', [network for method, network in PAIRS if method == 'css_mix'])
+def test_all_new_heads_learn_at_one_rate(network):
+    """CSS's representation head starts from random weights, as the decode head does."""
+    keys = Config.fromfile(CONFIGS / f'swap/css_mix_{network}.py').optim_wrapper.get('paramwise_cfg', {}).get(
+        'custom_keys', {})
+    assert keys.get('representation_head') == keys.get('decode_head')
+
+
 def test_the_lines_of_the_page(tmp_path):
     """The configs that docs/backbones.md shows are children of configs/swap and build."""
     page = (CONFIGS.parent / 'docs/backbones.md').read_text()

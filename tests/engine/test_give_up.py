@@ -61,6 +61,11 @@ def test_the_traceback_is_kept(tmp_path, capsys):
     assert 'Traceback' in (tmp_path / 'new' / 'traceback.txt').read_text()
 
 
+def test_a_work_dir_that_cannot_be_written(tmp_path, capsys):
+    (tmp_path / 'file').write_text('')
+    assert told(OSError('no space left'), capsys, work_dir=str(tmp_path / 'file/run')) == 'error: no space left\n'
+
+
 class Broken:
     """A data set whose files are wrong."""
 

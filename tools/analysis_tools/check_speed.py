@@ -14,6 +14,10 @@ import tempfile
 import time
 from pathlib import Path
 
+import mmseg_semi  # noqa: F401 (checks the set-up before the others are imported)
+
+# isort: split
+
 import cv2
 import numpy as np
 from mmengine.utils import ProgressBar

@@ -14,6 +14,10 @@ import sys
 from pathlib import Path
 from typing import Dict, List, Optional
 
+import mmseg_semi  # noqa: F401 (checks the set-up before the others are imported)
+
+# isort: split
+
 import yaml
 from mmengine.config import Config
 from mmengine.utils import track_iter_progress
