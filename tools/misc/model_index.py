@@ -24,6 +24,7 @@ from mmengine.utils import track_iter_progress
 
 ROOT = Path(__file__).resolve().parents[2]
 HEADER = '# Made by `python tools/misc/model_index.py`; edit the configs instead.\n'
+MINE = 'mine'  # the user's copy of configs/own_data (docs/own_data.md), which git ignores
 AS_IT_IS = 'laptop'  # the profile of tools/bench_camvid.py that changes nothing in a config but the seed
 
 
@@ -38,7 +39,7 @@ def find_configs(root: Path) -> Dict[str, List[Path]]:
     seen: Dict[str, Path] = {}
     for path in sorted((root / 'configs').glob('*/**/*.py')):
         name = path.relative_to(root / 'configs').parts[0]
-        if name.startswith(('_', '.')) or name == 'mine':  # the copy that docs/own_data.md makes
+        if name.startswith(('_', '.')) or name == MINE:
             continue
         if path.name in seen:
             raise ValueError(f'{seen[path.name]} and {path} have one name; rename one of them')
@@ -143,7 +144,8 @@ def main() -> int:
     except (ValueError, FileNotFoundError) as error:
         print(f'error: {" ".join(str(error).split())}', file=sys.stderr)
         return 2
-    present = [root / 'model-index.yml', *sorted((root / 'configs').glob('*/metafile.yml'))]
+    present = [root / 'model-index.yml', *(path for path in sorted((root / 'configs').glob('*/metafile.yml'))
+                                           if path.parent.name != MINE)]
     changed = [path for path, text in files.items() if not path.is_file() or path.read_text() != text]
     changed += [path for path in present if path.is_file() and path not in files]  # a folder without configs by now
     for path in changed:

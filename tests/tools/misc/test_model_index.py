@@ -1,6 +1,7 @@
 """model-index.yml and the metafiles say what the configs say, and stay up to date."""
 import importlib.util
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -76,6 +77,13 @@ def test_check_tells_what_is_out_of_date_and_writes_nothing(call, project):
     (project / 'configs/plans/other.py').unlink()  # a folder without configs leaves the index
     assert call()[1].splitlines() == ['model-index.yml written', 'configs/plans/metafile.yml written']
     assert not (project / 'configs/plans/metafile.yml').exists() and call('--check')[0] == 0
+
+
+def test_the_users_copy_of_the_template_is_no_collection(call, project):
+    call()
+    shutil.copytree(project / 'configs/ours', project / 'configs/mine')  # with its metafile, and equal names
+    assert call('--check')[:2] == (0, '3 files are up to date\n')
+    assert (project / 'configs/mine/metafile.yml').exists()
 
 
 def test_mistakes_are_told_in_one_line(call, project):
