@@ -68,11 +68,12 @@ def make_batch():
 
     from mmseg_semi.datasets import semi_collate
 
-    def make(n_l=2, n_u=2, seed=0, sizes=((33, 33), (33, 29)), num_classes=4):
+    def make(n_l=2, n_u=2, seed=0, sizes=((33, 33), (33, 29)), num_classes=4, unlabeled_sizes=None):
         generator = torch.Generator().manual_seed(seed)
         samples = []
         for i in range(n_l + n_u):
-            height, width = sizes[i % len(sizes)]
+            choice = sizes if i < n_l else unlabeled_sizes or sizes
+            height, width = choice[i % len(choice)]
             sample = SegDataSample()
             if i < n_l:
                 label = torch.randint(num_classes, (1, height, width), generator=generator)

@@ -21,7 +21,8 @@ class SemiSegDataPreProcessor(BaseDataPreprocessor):
     Args:
         mean (Sequence[float]): Per channel, RGB order, in 0..255.
         std (Sequence[float]): Per channel, RGB order, in 0..255, positive.
-        size (tuple[int, int], optional): (H, W) that training images are padded to, normally the crop.
+        size (tuple[int, int], optional): (H, W) that training images are padded to, normally the crop. Without it
+            labeled and unlabeled images are padded apart, each to the largest of theirs.
         size_divisor (int, optional): Pad training images to a multiple of this instead. Used only without ``size``.
         pad_val (float): Value of padding after normalization. Defaults to 0, the mean color.
         bgr_to_rgb (bool): Whether the loader delivers BGR, as mmcv's does. Defaults to True.

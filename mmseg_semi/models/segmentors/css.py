@@ -250,10 +250,11 @@ class CSS(SemiEncoderDecoder):
 
     def _teacher_pixels(self, step: Step) -> Tuple[Tensor, Tensor]:
         """The teacher's representations [M, D] of labeled images and weak views, and their labels [M]."""
-        z = torch.cat([step.out_teacher_labeled.tap, step.out_teacher.tap])
-        labeled = step.labels.masked_fill(step.labels == self.decode_head.ignore_index, IGNORE)
-        label = torch.cat([labeled, self._contrast_label(step.target)])
-        return z.permute(0, 2, 3, 1).flatten(0, 2), nearest_grid(label, z.shape[2:]).flatten()
+        maps = [step.out_teacher_labeled.tap, step.out_teacher.tap]
+        labels = [step.labels.masked_fill(step.labels == self.decode_head.ignore_index, IGNORE),
+                  self._contrast_label(step.target)]
+        return (torch.cat([z.permute(0, 2, 3, 1).flatten(0, 2) for z in maps]),
+                torch.cat([nearest_grid(y, z.shape[2:]).flatten() for y, z in zip(labels, maps, strict=True)]))
 
     def _contrast_label(self, target: Target) -> Tensor:
         """Label of the contrastive loss where it is valid, else 255 (the row "valid mask" of spec section 3)."""

@@ -42,6 +42,7 @@ class PCR(SemiEncoderDecoder):
     _CHUNK = 16384
 
     uses_tap = True
+    one_size = True  # labeled and strong images are read at the same points
 
     def __init__(self, *args, prototype_head: dict, predict_with: str = 'linear', **kwargs) -> None:
         super().__init__(*args, **kwargs)

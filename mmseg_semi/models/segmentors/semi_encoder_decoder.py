@@ -66,6 +66,8 @@ class SemiEncoderDecoder(SlidingWindows, EncoderDecoder):
     uses_tap = False
     #: Finds the feature where ``tap`` does not name it.
     find_tap = staticmethod(classifier_path)
+    #: Name of the hook without which training would leave out a part of the method.
+    needed_hook: Optional[str] = None
 
     def __init__(self,
                  backbone: dict,
@@ -163,9 +165,9 @@ class SemiEncoderDecoder(SlidingWindows, EncoderDecoder):
         try_views(self)
 
     @property
-    def needed_hook(self) -> Optional[str]:
-        """Name of the hook without which training would leave out a part of the method; None in the base."""
-        return None
+    def one_size(self) -> bool:
+        """Whether labeled and unlabeled crops must have the same size, since they meet in one tensor."""
+        return self.joint_forward or any(branch.labeled for branch in self.branches)
 
     def begin_iter(self, iteration: int, seed: int, rank: int) -> None:
         """Tells the model where training stands; called by :class:`EMATeacherHook` before each iteration."""
@@ -189,7 +191,7 @@ class SemiEncoderDecoder(SlidingWindows, EncoderDecoder):
         Raises:
             TypeError: If the batch does not come from ``SemiSegDataPreProcessor``.
             RuntimeError: If no ``EMATeacherHook`` runs, since the teacher would never move.
-            ValueError: If labeled and unlabeled crops differ in size.
+            ValueError: If labeled and unlabeled crops differ in size and must not (:attr:`one_size`).
         """
         step = self.new_step(inputs, data_samples)
         if self.unsup_active:
@@ -214,10 +216,10 @@ class SemiEncoderDecoder(SlidingWindows, EncoderDecoder):
         if self._clock is None:
             raise RuntimeError(f'{type(self).__name__} needs dict(type="EMATeacherHook") in custom_hooks: without it '
                                'the teacher never moves')
-        if inputs.labeled.shape[1:] != inputs.weak.shape[1:]:
-            raise ValueError('labeled and unlabeled crops must have the same size: found '
-                             f'{tuple(inputs.labeled.shape[1:])} and {tuple(inputs.weak.shape[1:])}; use the same '
-                             'RandomCrop in both pipelines and set data_preprocessor.size to it')
+        labeled, weak = (tuple(images.shape[1:]) for images in (inputs.labeled, inputs.weak))
+        if self.one_size and labeled != weak:
+            raise ValueError(f'labeled and unlabeled crops must have the same size: found {labeled} and {weak}; use '
+                             'the same RandomCrop in both pipelines and set data_preprocessor.size to it')
         labels = torch.stack([sample.gt_sem_seg.data.squeeze(0) for sample in data_samples])
         generator = step_generator(*self._clock)
         return Step(batch=self._augment_labeled(inputs, labels, generator), labels=labels, generator=generator)
@@ -252,9 +254,8 @@ class SemiEncoderDecoder(SlidingWindows, EncoderDecoder):
 
     def _labeled_view(self, inputs: SemiBatch, labels: Tensor) -> View:
         valid = labels != self.decode_head.ignore_index
-        target = Target(label=labels.masked_fill(~valid, 255), weight=valid.float(), confidence=valid.float(),
-                        valid=valid)
-        return View(inputs.labeled, target)
+        one = valid.float()
+        return View(inputs.labeled, Target(labels.masked_fill(~valid, 255), weight=one, confidence=one, valid=valid))
 
     @torch.no_grad()
     def pseudo_label(self, output: Output, batch: SemiBatch) -> Target:
@@ -396,5 +397,4 @@ class SemiEncoderDecoder(SlidingWindows, EncoderDecoder):
 
     def _forward(self, inputs: Tensor, data_samples: Optional[List] = None) -> Tensor:
         """Raw logits of the predicting network (FLOPs counters, exporters)."""
-        network = self.teacher if self._teacher_predicts else self
-        return EncoderDecoder._forward(network, inputs, data_samples)
+        return EncoderDecoder._forward(self.teacher if self._teacher_predicts else self, inputs, data_samples)

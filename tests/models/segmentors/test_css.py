@@ -1,6 +1,7 @@
 import contextlib
 import copy
 import dataclasses
+import itertools
 import math
 
 import pytest
@@ -104,7 +105,7 @@ def reference_step(model, batch, variant):
     p_l, z_l = forward(model, model.representation_head, inputs.labeled, model)
     p_u, z_u = forward(model, model.representation_head, view.images, model)
 
-    loss_s = F.cross_entropy(up(p_l, size), step.labels, ignore_index=255)
+    loss_s = F.cross_entropy(up(p_l, step.labels.shape[1:]), step.labels, ignore_index=255)
     pixel = F.cross_entropy(up(p_u, size), y, ignore_index=255, reduction='none')
     numerator, count = 0, 0
     for b in range(len(y)):
@@ -113,22 +114,17 @@ def reference_step(model, batch, variant):
         numerator, count = numerator + (w * pixel[b][pixel[b] > 0]).sum(), count + (pixel[b] > 0).sum()
     loss_u = numerator / count
 
-    grid = z_l.shape[2:]
     con_label = torch.where((con[1] >= model.contrast_threshold) & view.target.valid, con[0], 255)
-    small = torch.cat([F.interpolate(m[:, None].double(), grid)[:, 0].long() for m in (step.labels, con_label)])
-    z = torch.cat([z_l, z_u])
-    if variant == 'ori':
-        pi = torch.cat([p_l, p_u]).softmax(1)
-    else:
-        pi = similarity(z, rho, seen, model.tau_sim)
-    features, hard = [], []
-    for i in range(len(small)):
-        for row in range(grid[0]):
-            for column in range(grid[1]):
-                c = int(small[i, row, column])
-                features.append(z[i, :, row, column])
-                hard.append(c != 255 and bool(pi[i, c, row, column] < model.hard_threshold))
-    features, hard, flat = torch.stack(features), torch.tensor(hard), small.flatten()
+    features, hard, flat = [], [], []
+    for p, z, y in ((p_l, z_l, step.labels), (p_u, z_u, con_label)):
+        small = F.interpolate(y[:, None].double(), z.shape[2:])[:, 0].long()
+        pi = p.softmax(1) if variant == 'ori' else similarity(z, rho, seen, model.tau_sim)
+        for i, row, column in itertools.product(*map(range, small.shape)):
+            c = int(small[i, row, column])
+            features.append(z[i, :, row, column])
+            hard.append(c != 255 and bool(pi[i, c, row, column] < model.hard_threshold))
+            flat.append(c)
+    features, hard, flat = torch.stack(features), torch.tensor(hard), torch.tensor(flat)
     for c in range(4):
         if (flat == c).any():
             mean = features[flat == c].detach().mean(0)
@@ -139,8 +135,13 @@ def reference_step(model, batch, variant):
 
 
 @pytest.mark.parametrize('variant', VARIANTS)
-def test_step_equals_a_slow_reference(tiny_cfg, make_batch, variant):
-    model, batch = build(tiny_cfg, variant=variant, tau_sim=0.5), make_batch()
+@pytest.mark.parametrize('options', [
+    pytest.param({}, id='equal'),
+    pytest.param(dict(n_l=3, n_u=2), id='more labeled'),
+    pytest.param(dict(n_l=2, n_u=3, unlabeled_sizes=((41, 49), (41, 45))), id='larger unlabeled crops')])
+def test_step_equals_a_slow_reference(tiny_cfg, make_batch, variant, options):
+    tiny_cfg.data_preprocessor.size = None  # groups of different sizes
+    model, batch = build(tiny_cfg, variant=variant, tau_sim=0.5), make_batch(**options)
     model.hard_threshold = 0.5
     model.eval()  # batch statistics are another test
     twin = copy.deepcopy(model)
@@ -376,9 +377,11 @@ def test_degenerate_batches(tiny_cfg, make_batch, assert_zero_with_graph, varian
     assert torch.isfinite(model.prototypes).all() and losses['monitor.not_finite'] == 0
 
 
-def test_prototypes_of_the_teacher(tiny_cfg, make_batch):
+@pytest.mark.parametrize('size', [(33, 33), (41, 49)])
+def test_prototypes_of_the_teacher(tiny_cfg, make_batch, size):
     """Eq. 2 of the paper: the mean of the teacher's z of labeled images and weak views, pixel by pixel."""
-    model, batch = build(tiny_cfg, prototype_source='teacher').eval(), make_batch()
+    tiny_cfg.data_preprocessor.size = None
+    model, batch = build(tiny_cfg, prototype_source='teacher').eval(), make_batch(unlabeled_sizes=(size, ))
     twin = copy.deepcopy(model)
     for parameter in model.representation_head.parameters():
         parameter.data.add_(1)  # the student's z must not count
@@ -390,14 +393,13 @@ def test_prototypes_of_the_teacher(tiny_cfg, make_batch):
     with torch.no_grad():
         logits, z = zip(*(forward(twin.teacher, twin.teacher.representation_head, images, twin)
                           for images in (inputs.labeled, inputs.weak)), strict=True)
-    z = torch.cat(z)
-    k_lgt, y_lgt = up(logits[1], (33, 33)).softmax(1).max(1)
-    y_rep = similarity(z[2:], twin.prototypes, twin.prototype_seen, 0.5, (33, 33)).argmax(1)
+    k_lgt, y_lgt = up(logits[1], size).softmax(1).max(1)
+    y_rep = similarity(z[1], twin.prototypes, twin.prototype_seen, 0.5, size).argmax(1)
     fits = (y_lgt == y_rep) & (k_lgt >= twin.contrast_threshold) & inputs.valid
-    label = torch.cat([step.labels, torch.where(fits, y_lgt, 255)])
-    small = F.interpolate(label[:, None].double(), z.shape[2:])[:, 0].long()
+    labels = step.labels, torch.where(fits, y_lgt, 255)
+    small = [F.interpolate(y[:, None].double(), maps.shape[2:])[:, 0].long() for y, maps in zip(labels, z, strict=True)]
     for c in range(4):
-        mean = z.permute(0, 2, 3, 1)[small == c].mean(0)
+        mean = torch.cat([maps.permute(0, 2, 3, 1)[y == c] for y, maps in zip(small, z, strict=True)]).mean(0)
         expected = 0.99 * twin.prototypes[c] + 0.01 * mean if c < 3 else mean
         torch.testing.assert_close(model.prototypes[c], expected, atol=1e-6, rtol=1e-5)
     labeled_only = build(tiny_cfg, prototype_source='teacher', start_iter=5)

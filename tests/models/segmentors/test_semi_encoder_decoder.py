@@ -145,6 +145,32 @@ def test_separate_forwards_differ_only_through_batch_statistics(tiny_cfg, make_b
     assert not torch.allclose(*live)
 
 
+def test_crops_of_two_sizes(tiny_cfg, make_batch):
+    """Separate forwards: each loss is that of a batch whose other images have the same size."""
+    tiny_cfg.data_preprocessor.size = None
+    separate = sharpen(build(copy.deepcopy({**tiny_cfg, 'joint_forward': False})))
+    small, large = ((33, 33), (33, 29)), ((41, 49), (41, 45))
+    of_small, of_large = make_batch(2, 3, sizes=small), make_batch(2, 3, sizes=large)
+    found = run_loss(separate, dict(labeled=of_small['labeled'], unlabeled=of_large['unlabeled']))
+    assert found['monitor.kept'] > 0 and found['unsup_0.loss_ce'] > 0
+    for batch, keys in ((of_small, ('decode.loss_ce', 'aux.loss_ce')),
+                        (of_large, ('unsup_0.loss_ce', 'monitor.kept', 'monitor.confidence'))):
+        expected = run_loss(separate, batch)
+        for key in keys:
+            torch.testing.assert_close(found[key], expected[key], msg=key)
+
+
+@pytest.mark.parametrize('options', [
+    dict(),
+    dict(joint_forward=False, branches=[dict(augments=[dict(type='CutMix')], labeled=True)]),
+    dict(joint_forward=False, type='PCR', prototype_head=dict(num_prototypes=2, grid_size=8))],
+    ids=['joint', 'labeled', 'pcr'])
+def test_crops_that_meet_must_have_one_size(tiny_cfg, make_batch, options):
+    tiny_cfg.data_preprocessor.size = None
+    with pytest.raises(ValueError, match=r'same size: found \(3, 33, 33\) and \(3, 41, 49\)'):
+        run_loss(build({**tiny_cfg, **options}), make_batch(unlabeled_sizes=((41, 49), )))
+
+
 def test_student_starts_like_a_supervised_model_of_the_same_seed(tiny_cfg):
     torch.manual_seed(3)
     semi = build(copy.deepcopy(tiny_cfg))
