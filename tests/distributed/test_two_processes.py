@@ -29,9 +29,9 @@ def run(case, out, world):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('case', ['plain', 'one class per rank', 'class without prototypes', 'nothing on rank 1',
-                                  'css ori', 'css mix', 'css cross', 'css mix, nothing on rank 1', 'fixmatch',
-                                  'maskmatch', 'cisc pair', 'cisc rectify', 'cisc online',
-                                  'k-means, one class per rank'])
+                                  'css ori', 'css mix', 'css cross', 'css mix, nothing on rank 1',
+                                  'css mix, contrast', 'fixmatch', 'maskmatch', 'cisc pair', 'cisc rectify',
+                                  'cisc online', 'k-means, one class per rank'])
 def test_ranks_agree_and_equal_the_union(tmp_path, case):
     ranks = run(case, tmp_path / 'two', 2)
     for name, tensor in ranks[0]['state'].items():

@@ -24,7 +24,7 @@ from mmseg.structures import SegDataSample  # noqa: E402
 
 from mmseg_semi.engine.hooks import GuideTableHook, PrototypeInitHook  # noqa: E402
 from mmseg_semi.models.ema import EMA, ema_decay  # noqa: E402
-from mmseg_semi.models.segmentors import SemiEncoderDecoder  # noqa: E402
+from mmseg_semi.models.segmentors import SemiEncoderDecoder, css  # noqa: E402
 from mmseg_semi.registry import DATASETS, MODELS  # noqa: E402
 from mmseg_semi.structures import View  # noqa: E402
 
@@ -36,12 +36,13 @@ def model_cfg(case: str) -> ConfigDict:
     cfg.update(labeler=dict(type='ThresholdLabeler', threshold=threshold), auxiliary_head=None,
                branches=[dict(augments=[])])
     if case.startswith('css'):
-        # The contrast draws from each rank's own pixels, so it has no union to equal: it weighs 0 in all cases but one.
+        # The contrast draws from each rank's own pixels, so it has no union to equal and weighs 0; but in one case only
+        # no hang counts, and one compares with the mean of the ranks.
         cfg.update(type='CSS', variant=case.split()[1].rstrip(','), num_anchors=8, num_negatives=8,
                    representation_head=dict(channels=8, out_channels=6, norm_cfg=dict(type='GN', num_groups=2)),
                    unsup_loss=dict(type='ImageWeightedCrossEntropy', threshold=0.3), joint_forward=False,
                    contrast_threshold=1. if 'nothing on rank 1' in case else 0., ramp_mult=-5,  # 1: labeled pixels only
-                   ramp_iters=10 if 'nothing on rank 1' in case else 1,
+                   ramp_iters=10 if ',' in case else 1,
                    warmup_iters=0, prototype_source='teacher' if case == 'css ori' else 'student')
         if case == 'css mix':  # as many valid pixels on both ranks, but not as many on which both spaces agree
             cfg.unsup_loss = dict(type='PseudoLabelCrossEntropy')
@@ -161,6 +162,36 @@ def draw_by_ranks(augment) -> None:
     augment.draw = both
 
 
+def loss_of_ranks(model, case: str, iteration: int) -> dict:
+    """Mean losses of two ranks in one process: each draws from its own pixels, prototypes move by those of both."""
+    update, pixels = css.update_prototypes, []
+    old = new = [model.prototypes.clone(), model.prototype_seen.clone()]
+    everything_finite = torch.zeros((), dtype=torch.bool)
+
+    def collect(prototypes, seen, features, label, momentum):
+        pixels.append((features.detach(), label))
+        return everything_finite
+
+    def insert(*_):
+        model.prototypes.copy_(new[0]), model.prototype_seen.copy_(new[1])
+        return everything_finite
+
+    def run(rank, instead):
+        css.update_prototypes = instead
+        model.prototypes.copy_(old[0]), model.prototype_seen.copy_(old[1])
+        model.begin_iter(iteration, seed=0, rank=0)
+        losses = model(**model.data_preprocessor(batch_of(rank, 2, case), True), mode='loss')
+        css.update_prototypes = update
+        return losses
+
+    for rank in (0, 1):
+        run(rank, collect)
+    new = [tensor.clone() for tensor in old]
+    update(*new, *(torch.cat(maps) for maps in zip(*pixels, strict=True)), model.prototype_momentum)
+    ranks = [run(rank, insert) for rank in (0, 1)]
+    return {key: (value + ranks[1][key]) / 2 for key, value in ranks[0].items()}
+
+
 def main(case: str, out: str) -> None:
     rank, world = int(os.environ['RANK']), int(os.environ['WORLD_SIZE'])
     torch.set_num_threads(1)
@@ -200,8 +231,10 @@ def main(case: str, out: str) -> None:
         if case != 'cisc pair':
             model.begin_iter(iteration, seed=0, rank=0)  # the same picked pixels on both ranks, as in the union
         batch = batch_of(rank, world, case)
-        data = model.data_preprocessor(batch, True)
-        losses = wrapped(**data, mode='loss')
+        if world == 1 and case == 'css mix, contrast':
+            losses = loss_of_ranks(model, case, iteration)
+        else:
+            losses = wrapped(**model.data_preprocessor(batch, True), mode='loss')
         loss = sum(v for k, v in losses.items() if 'loss' in k)
         optimizer.zero_grad()
         loss.backward()
@@ -211,7 +244,8 @@ def main(case: str, out: str) -> None:
         if case == 'cisc online':
             hook.after_train_iter(None, 0, batch)
         history.append(loss.detach())
-        unsup.append([v.item() for k, v in losses.items() if k.startswith('unsup')])
+        active = ('unsup', 'contrast') if case == 'css mix, contrast' else ('unsup', )
+        unsup.append([v.item() for k, v in losses.items() if k.startswith(active)])
     checkpoint = dict(state_dict=model.state_dict())
     if case == 'cisc online':
         hook.before_save_checkpoint(None, checkpoint)
