@@ -238,9 +238,11 @@ class CISCAnchor(StageScorer):
         if len(wrong):
             raise ValueError(f'mask {path} holds labels {wrong.tolist()[:5]}; expected 0..{self.model.num_classes - 1} '
                              f'or {IGNORE} (ignore)')
-        features, _, size = self._features(sample, training=False)
-        bottom, right = (side - own for side, own in zip(size, mask.shape, strict=True))
-        label = np.pad(mask.astype(np.int64), ((0, bottom), (0, right)), constant_values=IGNORE)
+        features, _, seen = self._features(sample, training=False)
+        # The network may see the image at another size than the mask has, and padded: the mask gets as large a margin.
+        margins = [round(side * (padded / image - 1))
+                   for side, image, padded in zip(mask.shape, sample['inputs'].shape[1:], seen, strict=True)]
+        label = np.pad(mask.astype(np.int64), [(0, margin) for margin in margins], constant_values=IGNORE)
         label = torch.from_numpy(label).to(features.device)
         return anchor_scores(features[0], self.anchors, self.valid, label, self.model.guidance.similarity_range)
 

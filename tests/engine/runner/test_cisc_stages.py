@@ -140,11 +140,15 @@ def mask_of(path):
     return torch.from_numpy(np.array(Image.open(path)).astype(np.int64))
 
 
-def test_padded_images_are_scored_on_their_own_pixels(select, data_root, tmp_path):
-    """As networks that cut patches need it: the features see the padding, the masks have none."""
+@pytest.mark.parametrize('scale, divisor', [(None, 16), ((20, 18), None), ((20, 18), 16)])
+def test_images_of_another_size_than_their_masks(select, unlabeled, data_root, tmp_path, scale, divisor):
+    """Shown to the network at half their size, and padded as networks that cut patches need it: the margin of the
+    masks counts nothing."""
     config = Config.fromfile(tmp_path / 'config.py')
-    config.model.data_preprocessor.test_cfg = dict(size_divisor=16)
+    config.model.data_preprocessor.test_cfg = divisor and dict(size_divisor=divisor)
     config.dump(str(tmp_path / 'config.py'))
+    resize = [dict(type='Resize', scale=scale, keep_ratio=True)] if scale else []
+    unlabeled['pipeline'] = [dict(type='LoadImageFromFile'), *resize, dict(type='PackSegInputs')]
     outputs = select(reduce='sum').run()
     with np.load(outputs['anchors']) as content:
         anchors = torch.from_numpy(content['anchors'])
@@ -152,19 +156,21 @@ def test_padded_images_are_scored_on_their_own_pixels(select, data_root, tmp_pat
     for name in ('u/0', 'v/1'):
         image = cv2.imread(str(data_root / f'img/unlabeled/{name}.png'))[..., ::-1].copy()
         label = mask_of(tmp_path / f'masks/{name}.png')
-        height, width = (-(-side // 16) * 16 for side in label.shape)
-        assert (height, width) != tuple(label.shape)
-        pixels = torch.zeros(1, 3, height, width)  # the mean color
-        pixels[..., :label.shape[0], :label.shape[1]] = (torch.from_numpy(image).permute(2, 0, 1).float() - 127) / 64
+        if scale:
+            image = cv2.resize(image, scale)
+        size = [-(-side // (divisor or 1)) * (divisor or 1) for side in image.shape[:2]]
+        pixels = torch.zeros(1, 3, *size)  # the mean color
+        pixels[..., :image.shape[0], :image.shape[1]] = (torch.from_numpy(image).permute(2, 0, 1).float() - 127) / 64
         with torch.no_grad():
             select.model.decode_head(select.model.extract_feat(pixels))
         features = select.model.tap.pop()[0]
+        shrunk = 2 if scale else 1
         score = 0
         for c in label.unique().tolist():
             if c != 255:
                 cosine = F.cosine_similarity(features, anchors[c][:, None, None], dim=0)
-                s = F.interpolate(cosine[None, None], (height, width), mode='bilinear')[0, 0].clamp(1e-6, 1 - 1e-6)
-                s = s[:label.shape[0], :label.shape[1]]
+                s = F.interpolate(cosine[None, None], [shrunk * side for side in size], mode='bilinear')[0, 0]
+                s = s.clamp(1e-6, 1 - 1e-6)[:label.shape[0], :label.shape[1]]
                 bce = F.binary_cross_entropy(s, (label == c).float(), reduction='none')
                 score += float(bce[label != 255].mean())
         assert found[name] == pytest.approx(score, abs=1e-5)
