@@ -1,2 +1,2 @@
 _base_ = './css_mix_lite0_camvid_24.py'
-model = dict(variant='cross', tau_sim=0.1)
+model = dict(variant='cross')

@@ -1,2 +1,2 @@
 _base_ = './css_mix_r101_voc_classic_92.py'
-model = dict(variant='cross', tau_sim=0.1)
+model = dict(variant='cross')

@@ -1,2 +1,2 @@
 _base_ = './css_mix_r101_cityscapes_u2pl_186.py'
-model = dict(variant='ori', hard_threshold=0.97, ramp_mult=0)
+model = dict(variant='ori')

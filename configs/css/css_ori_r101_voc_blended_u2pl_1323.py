@@ -1,2 +1,2 @@
 _base_ = './css_mix_r101_voc_blended_u2pl_1323.py'
-model = dict(variant='ori', hard_threshold=0.97, ramp_mult=0)
+model = dict(variant='ori')
