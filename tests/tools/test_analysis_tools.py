@@ -50,6 +50,36 @@ def test_step_cost_of_images_with_guides():
     assert result['inputs'] == dict(teacher=[[2, 3, 33, 33]], student=[[5, 3, 33, 33]])
 
 
+@pytest.mark.parametrize('config, representations', [
+    ('configs/css/css_mix_tiny_shapes.py', [2, 2]), ('configs/maskmatch/maskmatch_tiny_shapes.py', [0, 0])])
+def test_bare_networks_of_step_cost_are_all_that_a_step_runs(config, representations, monkeypatch):
+    """Three scales label for MaskMatch and its masked view passes alone; CSS's representations are network."""
+    monkeypatch.syspath_prepend(str(TOOLS))
+    import step_cost
+    import torch
+    from mmengine.config import Config
+    cfg = Config.fromfile(ROOT / config)
+    cfg.merge_from_dict({'crop_size': (33, 33), 'model.data_preprocessor.size': (33, 33)})
+    bench = step_cost.Bench(cfg, torch.device('cpu'))
+    networks = [bench.model.teacher, bench.model]
+    heads = [getattr(network, 'representation_head', None) for network in networks]
+    runs = {}
+    for name in ('step', 'bare'):
+        counts = [0] * 4
+        handles = []
+        for i, module in enumerate([*(network.backbone for network in networks), *heads]):
+            if module is not None:
+                def count(*_, i=i, counts=counts):
+                    counts[i] += 1
+                handles.append(module.register_forward_hook(count))
+        getattr(bench, name)()
+        for handle in handles:
+            handle.remove()
+        runs[name] = counts
+    assert runs['bare'] == runs['step'] and runs['bare'][2:] == representations
+    assert runs['bare'][:2] == ([3, 2] if 'maskmatch' in config else [2, 2])  # CSS's teacher sees labeled images too
+
+
 def test_step_cost_needs_a_method():
     message = run('step_cost.py', 'configs/supervised/supervised_lite0_camvid_24.py', fails=True)
     assert "step_cost needs a semi-supervised config; its model.type is 'EncoderDecoder'" in message

@@ -315,9 +315,15 @@ def test_teacher_normalizes_by_the_batch_and_keeps_its_own_statistics(tiny_cfg, 
         expected, seen = before.clone(), []
         handle = layer.register_forward_pre_hook(
             lambda m, args, seen=seen: seen.append((m.training, args[0].mean((0, 2, 3)))))
-        run_loss(model, make_batch())
+        batch = make_batch()
+        inputs = model.data_preprocessor(copy.deepcopy(batch), True)['inputs']
+        run_loss(model, batch)
         handle.remove()
         assert [training for training, _ in seen] == [True] * batches
+        # The statistics weigh what comes last more: weak views, behind the labeled images.
+        images = [model.data_preprocessor.normalize(images) for images in (inputs.labeled, inputs.weak)][-batches:]
+        for (_, mean), shown in zip(seen, images, strict=True):
+            torch.testing.assert_close(mean, model.teacher.backbone.conv1(shown).mean((0, 2, 3)))
         for _, mean in seen:
             expected = 0.9 * expected + 0.1 * mean
         torch.testing.assert_close(layer.running_mean, expected)
@@ -375,6 +381,26 @@ def test_degenerate_batches(tiny_cfg, make_batch, assert_zero_with_graph, varian
     assert all(torch.isfinite(v).all() for v in losses.values())
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.requires_grad)
     assert torch.isfinite(model.prototypes).all() and losses['monitor.not_finite'] == 0
+
+
+def test_a_pixel_that_is_not_finite_costs_its_class_one_update(tiny_cfg, make_batch):
+    model, batch = build(tiny_cfg, warmup_iters=0), make_batch()
+    before, where = model.prototypes.clone(), []
+
+    def spoil(module, args, out):
+        if not where:  # the labeled images, which pass first
+            labels = torch.stack([s.gt_sem_seg.data[0] for s in batch['labeled']['data_samples'][:1]])
+            small = F.interpolate(labels[:, None].double(), out.shape[2:])[0, 0].long()
+            where.append(int(small[2, 2]))
+            out = out.clone()
+            out[0, :, 2, 2] = float('nan')
+        return out
+
+    model.representation_head.register_forward_hook(spoil)
+    losses = run_loss(model, batch)
+    assert losses['monitor.not_finite'] == 1 and where[0] != 255
+    moved = (model.prototypes != before).any(1).tolist()
+    assert moved == [c != where[0] for c in range(4)] and torch.isfinite(model.prototypes).all()
 
 
 @pytest.mark.parametrize('size', [(33, 33), (41, 49)])

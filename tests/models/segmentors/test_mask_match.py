@@ -171,6 +171,41 @@ def test_ensemble_labels_feed_every_branch(tiny_cfg, make_batch):
     assert all(p.grad is None for p in model.teacher.parameters())
 
 
+@pytest.mark.parametrize('method', ['PCR', 'CSS', 'CISCOnline'])
+def test_the_parts_go_with_every_method(tiny_cfg, make_batch, make_guided_batch, method):
+    options = dict(
+        PCR=dict(tiny_cfg, type='PCR', prototype_head=dict(num_prototypes=2, grid_size=8)),
+        CSS=dict(tiny_cfg, type='CSS', auxiliary_head=None, ramp_iters=10, warmup_iters=0, joint_forward=False,
+                 unsup_loss=dict(type='ImageWeightedCrossEntropy', threshold=0.),
+                 representation_head=dict(channels=8, out_channels=6)),
+        CISCOnline=dict(tiny_cfg, type='CISCOnline',
+                        data_preprocessor=dict(tiny_cfg.data_preprocessor, type='GuidedSegDataPreProcessor')))[method]
+    batch = make_guided_batch(pseudo=False) if method == 'CISCOnline' else make_batch()
+    losses, steps = [], []
+    for branches in ([dict(augments=[])], [dict(augments=[]), masked()]):
+        torch.manual_seed(0)
+        model = MODELS.build(copy.deepcopy({
+            **options, 'branches': branches,
+            'labeler': dict(type='MultiScaleLabeler', labeler=dict(type='ThresholdLabeler', threshold=0.))}))
+        model.init_weights()
+        model.train()
+        if method == 'PCR':
+            head = model.prototype_head
+            head.set_bank(torch.rand(head.bank.shape), torch.ones_like(head.class_valid))
+        elif method == 'CSS':
+            model.prototypes.normal_()
+            model.prototype_seen.fill_(True)
+        before = model.backbone.bn1.num_batches_tracked.clone()
+        losses.append(run_loss(model, batch))
+        steps.append(model.backbone.bn1.num_batches_tracked - before)
+        sum(value for key, value in losses[-1].items() if 'loss' in key).backward()
+        assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.requires_grad)
+    assert steps[0] == steps[1]  # the masked view leaves the statistics alone
+    for name in ('decode.loss_ce', 'unsup_0.loss_ce', 'monitor.kept_single'):
+        torch.testing.assert_close(losses[1][name], losses[0][name], msg=name)
+    assert losses[1]['unsup_1.loss_ce'] > 0 and 'unsup_1.loss_ce' not in losses[0]
+
+
 def test_iterations_of_the_ensemble_count_from_the_first_labels(tiny_cfg, make_batch):
     inner = dict(type='ThresholdLabeler', threshold=0.3)
     labeler = dict(type='MultiScaleLabeler', labeler=inner, every_n=2, warm_iters=2)
