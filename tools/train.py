@@ -3,6 +3,7 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import Optional
 
 import mmseg_semi  # noqa: F401 (checks the set-up before the others are imported, and registers the parts)
 
@@ -15,6 +16,7 @@ from mmseg.registry import RUNNERS
 
 from mmseg_semi.engine.cpu import adapt
 from mmseg_semi.engine.give_up import MISTAKES, Options, give_up, is_of_data, read_config
+from mmseg_semi.engine.runner.state import is_whole
 
 
 def parse_args() -> argparse.Namespace:
@@ -62,16 +64,17 @@ def load_config(args: argparse.Namespace) -> Config:
         raise ValueError("mixed precision (--amp, optim_wrapper.type='AmpOptimWrapper') needs a GPU, and torch finds "
                          'none: leave it out')
     if 'runner_type' not in cfg and not cfg.get('resume'):
-        _refuse_to_overwrite(Path(cfg.work_dir))
+        _refuse_to_overwrite(Path(cfg.work_dir), cfg.get('load_from'))
     return cfg
 
 
-def _refuse_to_overwrite(work_dir: Path) -> None:
-    made = [path for kind in ('iter', 'epoch') for path in work_dir.glob(f'{kind}_*.pth')]
+def _refuse_to_overwrite(work_dir: Path, load_from: Optional[str]) -> None:
+    made = [path for kind in ('iter', 'epoch') for path in work_dir.glob(f'{kind}_*.pth') if is_whole(path)]
     if made:
         newest = max(made, key=lambda path: path.stat().st_mtime)
-        raise ValueError(f'{newest} is of an earlier training, which this one would overwrite: --resume goes on with '
-                         'it, --work-dir DIR trains elsewhere; or move it away')
+        resume = '' if load_from else '--resume goes on with it, '  # with load_from it would resume that one
+        raise ValueError(f'{newest} is of an earlier training, which this one would overwrite: {resume}--work-dir DIR '
+                         'trains elsewhere; or move it away')
 
 
 def trains(runner) -> bool:

@@ -8,5 +8,5 @@ model = dict(data_preprocessor=dict(size=_base_.crop_size), decode_head=decode_h
 rectify = dict(class_weight=_base_.class_weight, augments=[_base_.rectify.augments[0]])
 pick = dict(sup='sup:last', re1='re1:last')
 feature_teacher = 're1:last'
-pairs = 4  # 8 labeled images a step
+pairs, base_batch_size = 4, 16  # 8 labeled images a step, then 8 + 8
 min_area, exclude = 0.01, []  # at 3 % one photograph of 24 shows a pole, none a bicyclist

@@ -8,4 +8,4 @@ model = dict(data_preprocessor=dict(size=_base_.crop_size))
 rectify = dict(augments=[dict(type='ColorJitter', brightness=0.3, contrast=0.3, saturation=0.3, hue=0.05, prob=1.0)])
 epochs = 2
 epoch_steps = dict(sup=35, re1=25, re2=25)
-scales = (1.0, )
+scales, base_batch_size = (1.0, ), 16

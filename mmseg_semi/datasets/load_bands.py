@@ -95,7 +95,7 @@ class LoadBands(BaseTransform):
             except ValueError as error:
                 if 'imagecodecs' not in str(error):
                     raise
-                return _decode(data, f'; {error}, which pip installs')
+                return _decode_page(data, f'{error}, which pip installs', series.keyframe.samplesperpixel)
         if 'Q' in series.axes:  # an array as somebody stored it
             return self._arranged(image)
         bands = [i for i, axis in enumerate(series.axes) if axis not in 'YX']
@@ -135,21 +135,24 @@ class LoadBands(BaseTransform):
                 f'nodata={self.nodata})')
 
 
-def _decode(data: bytes, more: str = '') -> np.ndarray:
+def _decode(data: bytes) -> np.ndarray:
     """What OpenCV reads, in the order of the file."""
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if image is None:
-        raise ValueError(f'OpenCV knows no such image{more}')
+        raise ValueError('OpenCV knows no such image')
     return _in_order(image)
 
 
-def _decode_page(data: bytes) -> np.ndarray:
-    """The only page of a TIFF; the smaller ones of a pyramid do not count."""
+def _decode_page(data: bytes,
+                 remedy: str = 'for others pip install tifffile',
+                 bands: Optional[int] = None) -> np.ndarray:
+    """The only page of a TIFF; the smaller ones of a pyramid do not count. OpenCV makes one band of some four."""
     _, pages = cv2.imdecodemulti(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     alike = sum(page.shape == pages[0].shape for page in pages)
-    if alike != 1:
-        found = f'{alike} pages of one size, and OpenCV knows' if alike else 'OpenCV knows no such image:'
-        raise ValueError(f'{found} TIFF of one page with 1, 3 or 4 bands; for others pip install tifffile')
+    if alike != 1 or bands not in (None, pages[0][0, 0].size):
+        found = 'OpenCV knows no such image:' if not alike else 'OpenCV would lose bands; it knows' if alike == 1 else \
+            f'{alike} pages of one size, and OpenCV knows'
+        raise ValueError(f'{found} TIFF of one page with 1, 3 or 4 bands; {remedy}')
     return _in_order(pages[0])
 
 

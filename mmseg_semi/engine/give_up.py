@@ -13,6 +13,8 @@ from mmengine.config import Config, DictAction
 #: What wrong settings and data raise, here, in mmengine and in mmseg.
 MISTAKES = (ValueError, TypeError, KeyError, OSError, ImportError, SyntaxError, AssertionError, FloatingPointError,
             pickle.UnpicklingError)
+#: Of these the text alone says little.
+TELLS_LITTLE = (KeyError, SyntaxError)
 #: The one assertion of mmseg that a user meets before anything works: there is no such list of images.
 MISSING_LIST = 'Failed to load `ann_file`'
 
@@ -69,8 +71,9 @@ def text_of(error: BaseException) -> str:
         lines = text.rstrip().splitlines()
         frame = max(i for i, line in enumerate(lines) if line.startswith('  File '))
         message = dropwhile(lambda line: line.startswith(' '), lines[frame + 1:])  # behind the source line
-        return ' '.join(line.strip() for line in message).partition(': ')[2]
-    return f'{type(error).__name__}: {text}' if isinstance(error, (KeyError, SyntaxError)) else text
+        told = ' '.join(line.strip() for line in message)
+        return told if isinstance(error, TELLS_LITTLE) else told.partition(': ')[2]
+    return f'{type(error).__name__}: {text}' if isinstance(error, TELLS_LITTLE) else text
 
 
 def give_up(error: BaseException, cfg: Optional[Config] = None) -> NoReturn:

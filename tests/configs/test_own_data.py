@@ -114,6 +114,16 @@ def test_trains_in_stages(mine, tmp_path):
     assert (tmp_path / 'run/06_all/iter_3.pth').is_file()
 
 
+def test_masks_are_made_at_the_size_of_validation(mine):
+    """Photographs of 12 megapixels are neither labeled out of scale nor at twice their size."""
+    text = (mine / 'data.py').read_text()
+    (mine / 'data.py').write_text(re.sub(r'^scale, crop_size = .*$', 'scale, crop_size = (40, 30), (16, 16)', text,
+                                         flags=re.MULTILINE))
+    cfg = Config.fromfile(mine / 'st_plusplus.py')
+    shapes = [tuple(DATASETS.build(part)[0]['inputs'].shape) for part in (cfg.unlabeled, cfg.val_dataloader.dataset)]
+    assert shapes == [(3, 30, 30)] * 2
+
+
 def test_a_test_set_is_kept_out_of_the_unlabeled_pool(mine):
     path = mine / 'data.py'
     path.write_text(path.read_text().replace('test = None', "test = dict(images='test/i', masks='test/m')"))

@@ -108,8 +108,24 @@ def test_tiff_of_a_codec_that_nobody_has(tmp_path):
         tag = file.pages[0].tags['Compression']
     data[tag.valueoffset:tag.valueoffset + 2] = (5).to_bytes(2, sys.byteorder)  # LZW of six bands
     (tmp_path / 'a.tif').write_bytes(data)
-    with pytest.raises(ValueError, match="a.tif: OpenCV knows no such image; .*LZW.*'imagecodecs' package, which pip"):
+    with pytest.raises(ValueError, match="a.tif: OpenCV knows no such image: .*LZW.*'imagecodecs' package, which pip"):
         load(tmp_path / 'a.tif', value_range=(0, 1))
+
+
+def test_opencv_loses_no_band_behind_a_codec(tmp_path):
+    """It reads the first of several pages, and one band where four are called black and white."""
+    cv2.imwritemulti(str(tmp_path / 'pages.tif'), [np.full((16, 24), 50 * i, np.uint8) for i in range(4)])
+    cv2.imwrite(str(tmp_path / 'four.tif'), np.zeros((16, 24, 4), np.uint8))
+    data = bytearray((tmp_path / 'four.tif').read_bytes())
+    with tifffile.TiffFile(tmp_path / 'four.tif') as file:
+        assert file.pages[0].compression == tifffile.COMPRESSION.LZW and file.pages[0].samplesperpixel == 4
+        tag = file.pages[0].tags['PhotometricInterpretation']
+    assert load(tmp_path / 'four.tif')['img'].shape == (16, 24, 4)
+    data[tag.valueoffset:tag.valueoffset + 2] = (1).to_bytes(2, sys.byteorder)  # MINISBLACK
+    (tmp_path / 'four.tif').write_bytes(data)
+    for name, found in (('pages', '4 pages of one size'), ('four', 'OpenCV would lose bands')):
+        with pytest.raises(ValueError, match=f"{name}.tif: {found}.*'imagecodecs' package, which pip"):
+            load(tmp_path / f'{name}.tif')
 
 
 def test_pipeline_of_mmseg(tmp_path):

@@ -87,6 +87,7 @@ class Broken:
      'error: mask a.png holds labels [7]; expected 0..1: it is wrong\n'),
     (FileNotFoundError('no file b.jpg'), 'error: no file b.jpg\n'),
     (ValueError('two\n  lines'), 'error: two lines\n'),
+    (KeyError('gt_seg_map'), "error: KeyError: 'gt_seg_map'\n"),
 ])
 def test_what_a_worker_met_is_told_as_if_it_were_met_here(error, expected, capsys):
     with pytest.raises(type(error)) as met:

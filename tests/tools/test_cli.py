@@ -192,7 +192,13 @@ def test_a_training_is_not_overwritten(project, tmp_path):
     printed = run(command, project, fails=True)
     assert f'error: {tmp_path}/iter_2.pth is of an earlier training' in printed and 'Traceback' not in printed
     assert (tmp_path / 'iter_2.pth').read_bytes() == weights
+    assert '--resume goes on with it' in printed
+    printed = run([*command, '--cfg-options', 'load_from=other.pth'], project, fails=True)  # --resume would resume it
+    assert 'is of an earlier training' in printed and '--resume' not in printed
     run([*command, '--resume', '--cfg-options', 'train_cfg.max_iters=3'], project)
+    for path in tmp_path.glob('iter_*.pth'):  # what is left of a process that was killed while it saved
+        path.write_bytes(path.read_bytes()[:1000])
+    run(command, project)
 
 
 def test_mistakes_that_come_later_are_one_line(project, tmp_path):

@@ -58,7 +58,8 @@ class Row:
         self.steps = cfg.train_cfg.max_iters
         #: Where the trainings of the row keep their logs and scores: one, or one per training stage of a plan.
         self.runs = [self.dir / name for name in training_folders(cfg)]
-        cfg.pop('data_root', None)
+        for key in ('data_root', 'data_hint'):  # nothing that trains
+            cfg.pop(key, None)
         self.fingerprint = hashlib.sha256(json.dumps(cfg.to_dict(), sort_keys=True, default=str).replace(
             os.environ.get('CAMVID_ROOT', DEFAULT_DATA), '').encode()).hexdigest()[:16]
 

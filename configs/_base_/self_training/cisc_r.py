@@ -8,6 +8,7 @@ epoch_steps = dict(sup=None, re1=None, re2=None)
 pairs = 8  # labeled pairs per GPU and step of the first training: 32 on 4 GPUs
 counts = (8, 8)  # labeled and unlabeled images per GPU and step of the retrainings
 batch_size = 16  # their sum
+base_batch_size = 64  # that of 4 GPUs, which the learning rate is for (auto_scale_lr)
 min_area = 0.03  # share of an image from which on it shows a class
 exclude = [0]  # never queried; [] where class 0 is no background
 sampling = 'multiset'
@@ -103,7 +104,7 @@ self_training = dict(stages=[
             'model.data_preprocessor.type': 'GuidedSegDataPreProcessor',
             'train_dataloader.collate_fn': dict(type='semi_collate'),
             'train_dataloader.sampler': dict(_delete_=True, type='LabeledUnlabeledSampler', counts='config:counts'),
-            'auto_scale_lr.base_batch_size': 64,  # images a step on 4 GPUs, as published
+            'auto_scale_lr.base_batch_size': 'config:base_batch_size',
             'custom_hooks': [dict(type='FrozenTeacherHook', checkpoint='config:pick.sup'), dict(type='GuideShareHook')]
         }),
     # 6. Masks of the other half by the better network.
@@ -139,7 +140,7 @@ self_training = dict(stages=[
             'model.data_preprocessor.type': 'GuidedSegDataPreProcessor',
             'train_dataloader.collate_fn': dict(type='semi_collate'),
             'train_dataloader.sampler': dict(_delete_=True, type='LabeledUnlabeledSampler', counts='config:counts'),
-            'auto_scale_lr.base_batch_size': 64,  # images a step on 4 GPUs, as published
+            'auto_scale_lr.base_batch_size': 'config:base_batch_size',
             'custom_hooks': [
                 dict(type='FrozenTeacherHook', checkpoint='config:feature_teacher'), dict(type='GuideShareHook')
             ]

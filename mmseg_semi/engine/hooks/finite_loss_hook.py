@@ -51,6 +51,6 @@ class FiniteLossHook(Hook):
                  if torch.is_tensor(value) and value.numel() == 1 and not value.isfinite()]
         raise FloatingPointError(
             f'the loss is not finite at iteration {runner.iter + 1}: {", ".join(terms) or "on another rank"}. The '
-            f'newest checkpoint in {runner.work_dir} may be spoiled, too. Train anew, with or without load_from of one '
-            'before it, with a lower optim_wrapper.optimizer.lr, with optim_wrapper.clip_grad or without --amp; '
-            'resuming would bring the old rate back')
+            f'newest checkpoint in {runner.work_dir} may be spoiled, too. Train anew (--work-dir DIR), with or without '
+            'load_from of one before it, with a lower optim_wrapper.optimizer.lr, with optim_wrapper.clip_grad or '
+            'without --amp; resuming would bring the old rate back')
