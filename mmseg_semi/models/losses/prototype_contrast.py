@@ -1,4 +1,5 @@
 """Prototype InfoNCE of CSS: hard pixels against their class prototype and sampled pixels of other classes."""
+import warnings
 from typing import NamedTuple, Optional, Tuple
 
 import torch
@@ -7,6 +8,7 @@ from torch import Tensor
 
 # Negatives are read in blocks: on CPUs of a size that stays in the cache, elsewhere large enough to be few.
 CPU_BLOCK, BLOCK = 2**22, 2**27  # bytes
+DRAWS_PER_PIXEL = 3  # from where on reading all pixels in order beats reading those that are drawn
 DRAWN = 2**18  # negatives that are drawn at once: few small kernels, without arrays of the size of all draws
 
 
@@ -117,7 +119,7 @@ class NegativeSampler:
 @torch.no_grad()
 def negative_logsumexp(anchors: Tensor, features: Tensor, sampler: NegativeSampler, u: Tensor,
                        temperature: float) -> Tuple[Tensor, Tensor]:
-    """``log sum_n exp(cos(a, z_n) / tau)`` and its gradient with respect to a, in blocks of bounded size.
+    """``log sum_n exp(cos(a, z_n) / tau)`` and its gradient with respect to a, in pieces of bounded size.
 
     Args:
         anchors (Tensor): [S, G, D], S sets of anchors of one class each that share N negatives; unit vectors.
@@ -129,10 +131,19 @@ def negative_logsumexp(anchors: Tensor, features: Tensor, sampler: NegativeSampl
     Returns:
         tuple[Tensor, Tensor]: [S, G] and [S, G, D], of the anchors' dtype.
     """
-    (sets, count), width = u.shape, features.shape[1]
-    classes = torch.arange(sets, device=u.device) // (sets // len(sampler.high))
+    classes = torch.arange(len(u), device=u.device) // (len(u) // len(sampler.high))
     # Of all pixels at once: each is drawn several times.
     scale = 1 / torch.linalg.vector_norm(features, dim=1, dtype=anchors.dtype).clamp(min=1e-12) / temperature
+    # sampled_addmm refuses more pairs than cells, which fewer pixels than negatives could lead to.
+    by_region = (features.device.type == 'cpu' and anchors.shape[1] == 1 and u.shape[1] <= len(features)
+                 and u.numel() > DRAWS_PER_PIXEL * len(features))
+    return (_in_regions if by_region else _in_blocks)(anchors, features, scale, sampler, u, classes)
+
+
+def _in_blocks(anchors: Tensor, features: Tensor, scale: Tensor, sampler: NegativeSampler, u: Tensor,
+               classes: Tensor) -> Tuple[Tensor, Tensor]:
+    """:func:`negative_logsumexp` set by set: fixed shapes, nothing is read on the host."""
+    (sets, count), width = u.shape, features.shape[1]
     block = max((CPU_BLOCK if features.device.type == 'cpu' else BLOCK) // (count * width * features.element_size()), 1)
     block = min(block, sets)
     drawn = max(DRAWN // (block * count), 1) * block
@@ -153,6 +164,44 @@ def negative_logsumexp(anchors: Tensor, features: Tensor, sampler: NegativeSampl
             value[i:i + block] = (top + total.log()).squeeze(2)
             torch.bmm(weight.mul_(factor).div_(total), rows, out=gradient[i:i + block])
     return value, gradient
+
+
+def _in_regions(anchors: Tensor, features: Tensor, scale: Tensor, sampler: NegativeSampler, u: Tensor,
+                classes: Tensor) -> Tuple[Tensor, Tensor]:
+    """:func:`negative_logsumexp` region by region of the pixels: every row comes from memory twice, not once a draw.
+
+    G is 1. The pairs of anchor and pixel in a region are a sparse matrix, whose sizes only a CPU reads for free.
+    """
+    anchors, (sets, count) = anchors.squeeze(1), u.shape
+    region = min(max(CPU_BLOCK // (features.shape[1] * anchors.element_size()), count), len(features))
+    split = torch.arange(1, len(features) // region) * region  # the last region is the longest
+    pixels = torch.empty(u.shape, dtype=torch.int32)
+    step = max(DRAWN // count, 1)
+    for first in range(0, sets, step):
+        pixels[first:first + step] = sampler(u[first:first + step], classes[first:first + step])
+    pixels = pixels.flatten()
+    regions, draw = (pixels // region).clamp_(max=len(split)).sort(stable=True)
+    edges = torch.searchsorted(regions, torch.arange(len(split) + 2, dtype=torch.int32)).tolist()
+    pixels = pixels.index_select(0, draw)
+    owner, column = draw // count, pixels - regions * region  # of each pair: its set, its row of the region
+    factor = scale.index_select(0, pixels)
+    bounds, parts = torch.arange(sets + 1), [slice(*edge) for edge in zip(edges[:-1], edges[1:], strict=True)]
+    starts = [torch.searchsorted(owner[part], bounds, out_int32=True) for part in parts]  # where a set's pairs begin
+
+    dots = anchors.new_zeros(len(draw))  # beta=0 still multiplies what is there
+    with warnings.catch_warnings():
+        warnings.filterwarnings('ignore', 'Sparse', UserWarning)  # torch: that CSR is new, that nobody checks it
+        for part, start, rows in zip(parts, starts, features.tensor_split(split), strict=True):
+            rows = rows.to(anchors.dtype)
+            pattern = torch.sparse_csr_tensor(start, column[part], dots[part], (sets, len(rows)))
+            dots[part] = torch.sparse.sampled_addmm(pattern, anchors, rows.t(), beta=0).values()
+    score = torch.empty_like(dots).index_copy_(0, draw, dots.mul_(factor)).view(sets, count)
+    weight = score.softmax(dim=1).flatten().index_select(0, draw).mul_(factor)
+    gradient = torch.zeros_like(anchors)
+    for part, start, rows in zip(parts, starts, features.tensor_split(split), strict=True):
+        gradient += F.embedding_bag(column[part], rows.to(anchors.dtype), start[:-1], mode='sum',
+                                    per_sample_weights=weight[part])
+    return score.logsumexp(dim=1, keepdim=True), gradient[:, None]
 
 
 def _generator_on(device: torch.device, source: torch.Generator) -> Optional[torch.Generator]:
@@ -178,9 +227,10 @@ def prototype_info_nce(features: Tensor,
         L   = (1 / K) sum_c l_c
 
     Divisor: K; a class without hard pixels counts in K and adds 0. The gradient flows through the anchors only. All
-    arithmetic is float32 at least, also under autocast. Nothing is read on the host, and every shape is fixed. Memory
-    beside the gradient of ``features``: one block of negatives (128 MiB, on CPUs 4 MiB), 8 C Q N bytes of draws and
-    about ten MiB for those that are being read.
+    arithmetic is float32 at least, also under autocast. Nothing is read on the host, every shape is fixed; but CPUs,
+    whose reads cost nothing, sort the draws by regions where they are many. Memory beside the gradient of ``features``:
+    one block of negatives (128 MiB, on CPUs 4 MiB), 8 C Q N bytes of draws and about ten MiB for those that are
+    being read; in regions about 60 C Q N bytes, before that gradient exists.
 
     Args:
         features (Tensor): [M, D] raw representations of all pixels.

@@ -273,6 +273,27 @@ def test_size_of_blocks_does_not_matter(monkeypatch, blocks, share):
         value_and_grad(prototype_info_nce(*case, 9, 8, 0.5, share, seeded()), case[0]), expected)
 
 
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize('region', [1, 50, 2**30])
+def test_regions_equal_blocks(monkeypatch, dtype, region):
+    """The two orders in which a CPU reads: the same draws, the same sums, in no anchor's row a neighbor's pair."""
+    features, label, hard, prototypes = toy(pixels=70)
+    features = features.detach().to(dtype).requires_grad_()
+    ways = []
+    for draws_per_pixel, block in ((0, region), (1000, 2**22)):
+        monkeypatch.setattr(prototype_contrast, 'DRAWS_PER_PIXEL', draws_per_pixel)
+        monkeypatch.setattr(prototype_contrast, 'CPU_BLOCK', block)
+        monkeypatch.setattr(prototype_contrast, 'DRAWN', 30)
+        ways.append(value_and_grad(
+            prototype_info_nce(features, label, hard, prototypes.to(dtype), 9, 8, 0.05, generator=seeded()), features))
+    torch.testing.assert_close(*ways)
+
+
+def test_no_warning(recwarn):
+    prototype_info_nce(*toy(), 9, 8)
+    assert not recwarn.list
+
+
 def test_generator_decides():
     case = toy()
     losses = [prototype_info_nce(*case, 9, 8, generator=seeded(seed)) for seed in (1, 1, 2)]
