@@ -163,9 +163,12 @@ class ClassIndex:
             processes (int): More than one reads in parallel. Defaults to 1.
 
         Raises:
+            TypeError: If it is no single dataset, such as a concatenation.
             ValueError: If the dataset has no classes or no ``LoadAnnotations``, or a mask cannot be read, is not 2-D or
                 holds an unknown label; names the mask.
         """
+        # A list may name an image twice, the index does not.
+        positions = {name: i for i, name in enumerate(image_ids(dataset))}
         where = f'labeled dataset {dataset.data_prefix}'
         classes = dataset.metainfo.get('classes')
         if not classes:
@@ -173,8 +176,6 @@ class ClassIndex:
         loaders = [t for t in dataset.pipeline.transforms if isinstance(t, LoadAnnotations)]
         if len(loaders) != 1:
             raise ValueError(f'{where} must have one LoadAnnotations in its pipeline, found {len(loaders)}')
-        # A list may name an image twice, the index does not.
-        positions = {name: i for i, name in enumerate(image_ids(dataset))}
         ids = list(positions)
         read = functools.partial(
             _mask_fractions, load=loaders[0], num_classes=len(classes), ignore_index=dataset.ignore_index)

@@ -10,6 +10,7 @@ import numpy as np
 from mmengine.dist import get_rank
 from mmengine.logging import print_log
 from mmengine.utils import ProgressBar
+from mmseg.datasets.transforms import LoadAnnotations
 from PIL import Image, UnidentifiedImageError
 
 from mmseg_semi.datasets.transforms import CheckSegMap
@@ -74,8 +75,9 @@ class PseudoLabeledDataset(UnlabeledDataset):
             later labeling overlays an earlier one and nothing is overwritten.
         on_bad_mask (str): ``'error'``, or ``'skip'``: images without a good mask are left out and counted, unless they
             are more than 1 % of all.
-        **kwargs: Of :class:`UnlabeledDataset`; the pipeline loads annotations. The number of classes is that of
-            ``metainfo``, or of ``CheckSegMap`` in the pipeline.
+        **kwargs: Of :class:`UnlabeledDataset`; the pipeline loads annotations, without ``reduce_zero_label``: masks
+            hold the classes of the network. Their number is that of ``metainfo``, or of ``CheckSegMap`` in the
+            pipeline.
 
     Raises:
         FileNotFoundError: If an image has no mask in any folder.
@@ -90,6 +92,9 @@ class PseudoLabeledDataset(UnlabeledDataset):
         self.mask_dirs = [mask_dirs] if isinstance(mask_dirs, str) else list(mask_dirs)
         self.on_bad_mask = on_bad_mask
         super().__init__(**kwargs)
+        for step in self.pipeline.transforms:
+            if isinstance(step, LoadAnnotations):
+                step.reduce_zero_label = False  # of the labeled images, whose pipeline this may be
 
     def load_data_list(self) -> List[dict]:
         """As :class:`UnlabeledDataset`, with ``seg_map_path`` and what ``LoadAnnotations`` reads."""

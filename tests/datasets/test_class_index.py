@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 from mmseg.datasets import BaseSegDataset
+from mmseg.registry import DATASETS
 from PIL import Image
 
 from mmseg_semi.datasets import CamVidDataset, ClassIndex, SemiDataset, UnlabeledDataset, class_index, image_ids
@@ -155,6 +156,8 @@ def test_unfit_datasets(tmp_path):
         ClassIndex.build(labeled(tmp_path, metainfo=None))
     with pytest.raises(ValueError, match='one LoadAnnotations in its pipeline, found 0'):
         ClassIndex.build(labeled(tmp_path, pipeline=PIPELINE[:1]))
+    with pytest.raises(TypeError, match='one dataset with a data_prefix, got ConcatDataset'):
+        ClassIndex.build(DATASETS.build(dict(type='ConcatDataset', datasets=[labeled(tmp_path)] * 2)))
     (tmp_path / 'none.txt').touch()
     with pytest.raises(ValueError, match='the list is empty'):
         ClassIndex.build(labeled(tmp_path, ann_file='none.txt', serialize_data=False))

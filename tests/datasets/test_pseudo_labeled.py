@@ -110,6 +110,13 @@ def test_photographs_that_are_turned(make, tmp_path):
     assert dataset[1]['inputs'].shape == (3, 8, 6)
 
 
+def test_masks_are_not_reduced(make):
+    """ADE20K's pipeline, which CISC-R uses for masks too: 0 is background in its ground truth, a class in masks."""
+    pipeline = [PIPELINE[0], dict(type='LoadAnnotations', reduce_zero_label=True), PIPELINE[2]]
+    sample = make(pipeline=pipeline)[0]['data_samples']
+    assert sample.gt_sem_seg.data.unique().tolist() == [1]
+
+
 def test_unknown_way(make):
     with pytest.raises(ValueError, match="on_bad_mask must be 'error' or 'skip', found 'drop'"):
         make(on_bad_mask='drop')

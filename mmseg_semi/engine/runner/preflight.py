@@ -13,7 +13,7 @@ from mmseg_semi.engine.give_up import MISTAKES
 from mmseg_semi.engine.hooks.ema_teacher_hook import check_counts
 from mmseg_semi.engine.runner.image_records import image_files
 from mmseg_semi.engine.runner.image_sets import image_set_class, image_sets, list_images, listed_elsewhere
-from mmseg_semi.engine.runner.pseudo_label_stage import MAX_CLASSES, PseudoLabelStage
+from mmseg_semi.engine.runner.pseudo_label_stage import MAX_CLASSES, PseudoLabelStage, check_channels, model_settings
 from mmseg_semi.engine.runner.select_stage import SelectStage, reliable_count
 from mmseg_semi.engine.runner.stage import Stage, references
 from mmseg_semi.engine.runner.train_stage import TrainStage
@@ -116,9 +116,7 @@ def check_model(cfg: Config) -> None:
     Raises:
         ValueError: If the model cannot be built.
     """
-    model = copy.deepcopy(cfg.model)
-    if cfg.get('data_preprocessor') is not None:  # as Runner does
-        model.setdefault('data_preprocessor', copy.deepcopy(cfg.data_preprocessor))
+    model = model_settings(cfg)
     try:
         with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmseg')):
             try:
@@ -135,7 +133,9 @@ def _check_classes(source: str, before: Dict[str, Stage]) -> None:
     if not isinstance(train, TrainStage):
         return  # the labeling looks at the model itself
     head = train.cfg.model.get('decode_head') or {}
-    classes = (head[-1] if isinstance(head, (list, tuple)) else head).get('num_classes')
+    head = head[-1] if isinstance(head, (list, tuple)) else head
+    classes = head.get('num_classes')
     if classes is not None and not 1 < classes <= MAX_CLASSES:
         raise ValueError(f'cfg: {source} has decode_head.num_classes={classes}; expected 2..{MAX_CLASSES}, as a mask '
                          'has 8 bits and 255 is ignore')
+    check_channels(f'cfg: {source}', classes, head.get('out_channels'))

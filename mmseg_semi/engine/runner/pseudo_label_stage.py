@@ -1,4 +1,5 @@
 """A stage that labels images with a trained model."""
+import copy
 import hashlib
 import io
 import logging
@@ -72,9 +73,29 @@ def own_kernels(plan_cfg: Optional[dict]) -> Iterator[None]:
         torch.use_deterministic_algorithms(enforced[0], warn_only=enforced[1])
 
 
+def model_settings(cfg: Config) -> dict:
+    """The model of a config as ``Runner`` builds it: a ``data_preprocessor`` beside it is its own."""
+    model = copy.deepcopy(cfg.model)
+    if cfg.get('data_preprocessor') is not None:
+        model.setdefault('data_preprocessor', copy.deepcopy(cfg.data_preprocessor))
+    return model
+
+
+def check_channels(where: str, num_classes: int, out_channels: Optional[int]) -> None:
+    """Compares the outputs of a head with its classes.
+
+    Raises:
+        ValueError: If there are fewer outputs, as of a sigmoid over two classes: their softmax says nothing.
+    """
+    if out_channels not in (None, num_classes):
+        raise ValueError(f'{where}: decode_head.out_channels={out_channels} for num_classes={num_classes}; expected a '
+                         f'channel per class, whose softmax labels: out_channels={num_classes} and a loss with '
+                         'use_sigmoid=False')
+
+
 def preprocessor_divisor(cfg: Config) -> int:
     """What a model's preprocessor pads the sides of test images to multiples of; 1 for none."""
-    return ((cfg.model.get('data_preprocessor') or {}).get('test_cfg') or {}).get('size_divisor') or 1
+    return ((model_settings(cfg).get('data_preprocessor') or {}).get('test_cfg') or {}).get('size_divisor') or 1
 
 
 def scaled_side(side: int, scale: float, divisor: int) -> int:
@@ -137,8 +158,13 @@ def encode_mask(label: np.ndarray, palette: Sequence[Sequence[int]]) -> bytes:
 
 
 def load_trained(cfg: Config, checkpoint: str) -> Tuple[EncoderDecoder, dict]:
-    """The model of a config with the weights of a checkpoint, in eval mode on the device; and its dataset's meta."""
-    model = MODELS.build(cfg.model)
+    """The model of a config with the weights of a checkpoint, in eval mode on the device; and its dataset's meta.
+
+    Raises:
+        ValueError: If its head has not one channel per class.
+    """
+    model = MODELS.build(model_settings(cfg))
+    check_channels(checkpoint, model.num_classes, model.out_channels)
     content = load_checkpoint(model, checkpoint, map_location='cpu', strict=True)
     return model.to(get_device()).eval(), content.get('meta', {}).get('dataset_meta') or {}
 

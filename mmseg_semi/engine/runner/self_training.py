@@ -274,7 +274,7 @@ class SelfTrainingRunner:
             told = '; '.join(f'{key}: {old!r} -> {new!r}' for key, (old, new) in list(changed.items())[:5])
             self._empty(i, f'was made with other settings ({told[:500]})', state, must_be_done)
             entry = None
-        if entry is None and self._folder(i).is_dir() and any(self._folder(i).iterdir()):
+        elif entry is None and self._folder(i).is_dir() and any(self._folder(i).iterdir()):
             # The entry is written before the folder is made: it is of another plan, or state.json was lost.
             self._empty(i, 'holds files, but state.json knows nothing of them: move it away to keep them', state,
                         must_be_done)

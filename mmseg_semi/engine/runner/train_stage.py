@@ -220,6 +220,7 @@ class TrainStage(Stage):
             cfg.train_dataloader.sampler = dict(type='ReplaySampler', sampler=cfg.train_dataloader.sampler)
         runner = Runner.from_cfg(cfg)
         runner.train()
+        barrier()  # rank 0 may still save what all look for
         outputs['last'] = usable_checkpoint(self.folder)
         outputs['best'] = self._best() or outputs['last']
         outputs['config'] = self.folder / 'config.py'

@@ -15,7 +15,12 @@ from torch.nn import functional as F
 
 from mmseg_semi.engine.runner import PseudoLabelStage, pseudo_label_stage
 from mmseg_semi.engine.runner.image_records import share_records
-from mmseg_semi.engine.runner.pseudo_label_stage import predict_labels, predict_probability
+from mmseg_semi.engine.runner.pseudo_label_stage import (
+    load_trained,
+    predict_labels,
+    predict_probability,
+    preprocessor_divisor,
+)
 from mmseg_semi.engine.runner.samples import read_samples
 from mmseg_semi.registry import MODELS
 
@@ -56,6 +61,25 @@ def make(network, data_root, tmp_path):
 def flags():
     return (torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic,
             torch.are_deterministic_algorithms_enabled())
+
+
+# ---- the network ------------------------------------------------------------------------------------------------
+
+
+def test_a_preprocessor_beside_the_model_is_used(network, tmp_path):
+    cfg = Config.fromfile(tmp_path / 'config.py')
+    cfg.data_preprocessor = dict(cfg.model.pop('data_preprocessor'), test_cfg=dict(size_divisor=7))
+    model, _ = load_trained(cfg, str(tmp_path / 'model.pth'))
+    assert torch.equal(model.data_preprocessor.mean, network.data_preprocessor.mean) and preprocessor_divisor(cfg) == 7
+    assert 'data_preprocessor' not in cfg.model
+
+
+def test_one_channel_for_two_classes_is_refused(network, tmp_path):
+    """Its softmax is 1 everywhere: every pixel would be class 0."""
+    cfg = Config.fromfile(tmp_path / 'config.py')
+    cfg.model.decode_head.update(num_classes=2, out_channels=1, threshold=0.3)
+    with pytest.raises(ValueError, match=r'model\.pth: decode_head.out_channels=1 for num_classes=2'):
+        load_trained(cfg, str(tmp_path / 'model.pth'))
 
 
 # ---- kernels ----------------------------------------------------------------------------------------------------

@@ -239,7 +239,7 @@ def test_a_lost_manifest_is_made_again(make_plan, spoil):
     assert manifest.read_text() == lines and state_of(folder)['label']['status'] == 'done'
 
 
-def test_changed_settings_are_told_and_redone_on_request(make_plan):
+def test_changed_settings_are_told_and_redone_on_request(make_plan, capfd):
     folder = train(make_plan(steps=2))
     changed = make_plan(steps=2)
     changed.self_training.stages[1].scales = [0.1]
@@ -249,6 +249,12 @@ def test_changed_settings_are_told_and_redone_on_request(make_plan):
     assert times(folder) == before
     changed.self_training.on_stale = 'rerun'
     old = state_of(folder)
+    dry = copy.deepcopy(changed)
+    dry.self_training.dry_run = True
+    capfd.readouterr()
+    train(dry)
+    told = ''.join(capfd.readouterr())
+    assert 'made with other settings' in told and 'knows nothing' not in told and times(folder) == before
     train(changed)
     new = state_of(folder)
     assert new['sup'] == old['sup'] and new['label']['fingerprint'] != old['label']['fingerprint']

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.runner import Runner
 from mmseg.registry import RUNNERS
 from PIL import Image
 
@@ -27,6 +28,7 @@ ROOT = Path(__file__).resolve().parents[3]
 META = dict(classes=('a', 'b', 'c', 'd'), palette=[[0, 0, 0], [250, 0, 0], [0, 250, 0], [0, 0, 250]])
 LOAD = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='CheckSegMap', num_classes=4)]
 PACK = [dict(type='PackSegInputs')]
+STRONG = dict(type='StrongAugment', augments=[dict(type='ColorJitter'), dict(type='Cutout')])
 STAGES = ['01_sup', '02_select', '03_label_reliable', '04_reliable', '05_label_unreliable', '06_all']
 
 
@@ -61,8 +63,7 @@ def make_plan(tiny_cfg, data_root, tmp_path):
                 logger=dict(type='LoggerHook', interval=1, log_metric_by_epoch=False)),
             unlabeled=dict(type='UnlabeledDataset', data_root=str(data_root),
                            data_prefix=dict(img_path='img/unlabeled')),
-            # Without chance in the loader: a resumed run draws anew there.
-            pseudo_pipeline=LOAD + PACK))
+            pseudo_pipeline=LOAD + [dict(type='RandomFlip', prob=0.5), STRONG] + PACK))
         return plan
 
     return make
@@ -193,6 +194,11 @@ def test_masks_have_the_size_of_the_file(make_plan, data_root):
 # ---- mistakes ---------------------------------------------------------------------------------------------------
 
 
+# mmseg's head of two classes and one output: ST++'s softmax over it would call every pixel class 0.
+ONE_CHANNEL = dict(type='FCNHead', in_channels=16, channels=8, num_convs=1, num_classes=2, out_channels=1,
+                   threshold=0.3, loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=True))
+
+
 @pytest.mark.parametrize('change, words', [
     (dict(pick=dict(sup='sup:worst')), "stage label_reliable: 'sup:worst' does not exist; stage sup makes config,"),
     (dict(pick=dict(sup='sup:at_2')), "'sup:at_2' does not exist; .* at_0, at_1$"),
@@ -201,6 +207,7 @@ def test_masks_have_the_size_of_the_file(make_plan, data_root):
     (dict(epoch_steps=dict(all=None)), 'stage all: .* found 3 and None'),
     (dict(epochs=2), r'stage sup: .* are the iterations \[0, 1\]; expected different ones, at least 1'),
     (dict(model=None), 'stage sup: the config of a TrainStage lacks model'),
+    (dict(model=dict(decode_head=ONE_CHANNEL)), 'stage label_reliable: cfg: sup.*: decode_head.out_channels=1'),
 ])
 def test_mistakes_are_found_before_training(make_plan, change, words):
     plan = make_plan()
@@ -228,16 +235,41 @@ def test_a_stage_cannot_be_called_config(make_plan):
 # ---- ranks, kills, Ctrl-C ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
-def test_two_ranks_make_the_same_lists_and_masks(make_plan, tmp_path):
+def exit_codes_of_two_ranks(target, *args):
+    """Calls a function in two processes that find each other."""
     with socket.socket() as s:
         s.bind(('127.0.0.1', 0))
         port = s.getsockname()[1]
-    ranks = [fork(train_as_rank, make_plan('two'), RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE='2',
-                  MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port)) for rank in (0, 1)]
+    ranks = [fork(target, *args, RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE='2', MASTER_ADDR='127.0.0.1',
+                  MASTER_PORT=str(port)) for rank in (0, 1)]
     for process in ranks:
         process.join(120)
-    assert [process.exitcode for process in ranks] == [0, 0]
+    return [process.exitcode for process in ranks]
+
+
+def train_while_the_best_is_saved_slowly(plan):
+    save = Runner.save_checkpoint
+
+    def slowly(self, out_dir, filename, *args, **kwargs):
+        if filename.startswith('best'):
+            if self.rank == 0:
+                Path(out_dir, filename).write_bytes(b'cut off')
+            time.sleep(1 if self.rank else 3)
+        save(self, out_dir, filename, *args, **kwargs)
+
+    Runner.save_checkpoint = slowly
+    train_as_rank(plan)
+
+
+@pytest.mark.slow
+def test_ranks_wait_for_the_best_checkpoint(make_plan):
+    """The last validation is the best one here, and rank 0 still writes when the others are done."""
+    assert exit_codes_of_two_ranks(train_while_the_best_is_saved_slowly, make_plan(until='sup')) == [0, 0]
+
+
+@pytest.mark.slow
+def test_two_ranks_make_the_same_lists_and_masks(make_plan, tmp_path):
+    assert exit_codes_of_two_ranks(train_as_rank, make_plan('two')) == [0, 0]
     two = tmp_path / 'two'
     assert json.loads((two / 'state.json').read_text())['stages']['all']['status'] == 'done'
     assert not list(two.rglob('*.rank*')) and not list(two.rglob('*.part*'))
