@@ -55,6 +55,7 @@ class GuideTableHook(Hook):
             return
         if self._loaded['sha256'] == self.digest:
             self.dataset.table.copy_(self._loaded['table'])
+            self._pending = self._loaded.get('pending')
             runner.logger.info('The guide table comes from the checkpoint.')
         else:
             runner.logger.info('The guide table of the checkpoint is of other images or classes; it starts empty.')
@@ -95,18 +96,20 @@ class GuideTableHook(Hook):
         return event, *copies
 
     def _write(self) -> None:
-        if self._pending is None:
-            return
+        if self._pending is not None:
+            _, rows, classes = self._arrived()
+            self.dataset.table[rows] = classes
+
+    def _arrived(self) -> tuple:
         event, rows, classes = self._pending
         if event:
             event.synchronize()
-        self.dataset.table[rows] = classes
-        self._pending = None
+        return None, rows, classes
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Saves the table."""
-        self._write()
-        checkpoint[self._KEY] = dict(table=self.dataset.table.clone(), sha256=self.digest)
+        """Saves the table, and beside it what is still to be written: only one rank saves, and all stay equal."""
+        checkpoint[self._KEY] = dict(table=self.dataset.table.clone(), sha256=self.digest,
+                                     pending=self._pending and self._arrived())
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Keeps the table for the start of training, where the data set is known."""

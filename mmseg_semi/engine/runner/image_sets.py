@@ -1,6 +1,10 @@
 """The image sets that settings name: which images they hold, found without opening one."""
 import copy
+import functools
 import inspect
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Collection, Iterator, Optional, Tuple
 
 from mmseg.datasets import BaseSegDataset
@@ -9,6 +13,7 @@ from mmseg_semi.datasets import PseudoLabeledDataset, UnlabeledDataset
 from mmseg_semi.datasets.partition import digest
 from mmseg_semi.engine.give_up import MISSING_LIST
 from mmseg_semi.engine.hooks.partition_hook import images
+from mmseg_semi.engine.runner.state import digest as file_digest
 from mmseg_semi.registry import DATASETS
 
 # What a config of an image set has at least one of; the registry need not be asked about every transform and layer.
@@ -82,8 +87,9 @@ def list_images(cfg: dict, key: str) -> BaseSegDataset:
 def by_images(node, made: Collection[str], key: str = ''):
     """A copy of settings in which image sets count by their images, not by where they lie.
 
-    ``data_root`` makes way for the number and the digest of the images' ids. A set whose list is the output of an
-    earlier stage counts by that.
+    ``data_root`` makes way for the number and the digest of the images' ids, and for the digest of what is in their
+    masks: a label that was mended is another setting. A set whose list is the output of an earlier stage counts by
+    that.
 
     Args:
         node: Part of a stage's settings.
@@ -101,6 +107,26 @@ def by_images(node, made: Collection[str], key: str = ''):
     if image_set_class(node):
         settings.pop('data_root', None)
         if not listed_elsewhere(node, made):
-            names = [name for _, name in images(list_images(node, key))]
+            dataset = list_images(node, key)
+            names = [name for _, name in images(dataset)]
             settings['images'] = dict(count=len(names), sha256=digest(names))
+            if not isinstance(dataset, UnlabeledDataset):
+                masks = [dataset.get_data_info(i).get('seg_map_path') for i in range(len(dataset))]
+                with ThreadPoolExecutor() as threads:  # most of the time a network disk is waited for
+                    lines = [' '.join(pair) for pair in zip(names, threads.map(_content, masks), strict=True)]
+                settings['images']['masks_sha256'] = digest(lines)
     return settings
+
+
+def _content(mask: Optional[str]) -> str:
+    """SHA-256 of a mask, which is read again only if it has changed; '' if there is no such file on a disk here."""
+    try:
+        stat = os.stat(mask)
+    except (OSError, TypeError):  # training says whether it needs one
+        return ''
+    return _digest_of(mask, stat.st_size, stat.st_mtime_ns)
+
+
+@functools.cache
+def _digest_of(path: str, size: int, changed: int) -> str:
+    return file_digest(Path(path))

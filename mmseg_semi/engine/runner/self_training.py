@@ -2,6 +2,7 @@
 import copy
 import errno
 import fcntl
+import gc
 import inspect
 import itertools
 import json
@@ -351,6 +352,7 @@ class SelfTrainingRunner:
             if get_rank() == 0:
                 self._note(i, begun, status='failed', error=f'{type(error).__name__}: {error}')
             raise
+        gc.collect()  # a Runner refers to itself: its weights and workers would stay on during the next stage
         if MMLogger.get_current_instance() is not self.logger:
             self._log_here()
         if get_rank() == 0:

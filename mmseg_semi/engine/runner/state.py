@@ -9,7 +9,7 @@ from typing import Dict, Optional
 
 from mmseg_semi.files import write_text
 
-VERSION = 2  # of the settings that are compared, too
+VERSION = 3  # of the settings that are compared, too
 MANIFEST = 'manifest.jsonl'
 
 
@@ -83,14 +83,18 @@ class State:
         path (Path): The file; need not exist.
 
     Raises:
-        ValueError: If the file is of another version.
+        ValueError: If the file is of another version or no whole JSON.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.stages: Dict[str, dict] = {}
         if path.is_file():
-            content = json.loads(path.read_text())
+            try:
+                content = json.loads(path.read_text())
+            except ValueError as error:
+                raise ValueError(f'{path} cannot be read ({error}); expected JSON that says which stages are done. '
+                                 'Put back a copy of it, or give another work_dir') from error
             if content.get('version') != VERSION:
                 raise ValueError(f'{path} has version {content.get("version")}, expected {VERSION}: its plan was begun '
                                  'with another release of mmseg_semi, whose settings cannot be compared with these. '

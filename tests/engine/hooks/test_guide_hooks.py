@@ -69,7 +69,11 @@ def train(cfg):
 
 
 def saved(tmp_path, steps, work_dir='run'):
-    return torch.load(tmp_path / work_dir / f'iter_{steps}.pth', map_location='cpu', weights_only=False)['guide_table']
+    """The table of a checkpoint, with what was still to be written to it."""
+    found = torch.load(tmp_path / work_dir / f'iter_{steps}.pth', map_location='cpu', weights_only=False)['guide_table']
+    _, rows, classes = found['pending']
+    found['table'][rows] = classes
+    return found
 
 
 def test_the_table_follows_the_predictions(make_cfg, tmp_path):
@@ -103,7 +107,24 @@ def test_a_run_goes_on_with_the_table(make_cfg, tmp_path):
     model.train_step = lambda data, optim_wrapper: (
         tables.append(runner.train_dataloader.dataset.datasets[1].table.clone()), step(data, optim_wrapper))[1]
     runner.train()
-    assert len(tables) == 1 and torch.equal(tables[0], before) and int(before.any(1).sum()) == 4
+    assert int(before.any(1).sum()) == 4 and len(tables) == 1
+    # The classes of the last step before the stop are written after the first one that follows, as without a stop.
+    assert int(tables[0].any(1).sum()) == 2 and torch.equal(tables[0], before * tables[0].any(1, keepdim=True))
+    assert torch.equal(saved(tmp_path, 3)['table'] * before.any(1, keepdim=True), before)
+
+
+def test_a_checkpoint_does_not_move_the_table(make_cfg):
+    """Only one rank saves: if it wrote to its table then, its next guides would be others than those of the rest."""
+    tables = {}
+    for interval in (1, 10):
+        runner = Runner.from_cfg(make_cfg(3, f'every_{interval}', **{
+            'default_hooks.checkpoint': dict(interval=interval, save_last=False)}))
+        step, seen = runner.model.train_step, tables.setdefault(interval, [])
+        runner.model.train_step = lambda data, optim_wrapper, step=step, seen=seen, runner=runner: (
+            seen.append(runner.train_dataloader.dataset.datasets[1].table.clone()), step(data, optim_wrapper))[1]
+        runner.train()
+    assert [int(table.any(1).sum()) for table in tables[10]] == [0, 0, 2]
+    assert all(map(torch.equal, tables[1], tables[10]))
 
 
 def test_load_from_takes_no_table_of_other_images(make_cfg, tmp_path):
@@ -117,7 +138,7 @@ def test_load_from_takes_no_table_of_other_images(make_cfg, tmp_path):
         hook.before_train = lambda r, images=images, check=check, runner=runner: (
             check(r), rows.update({images: int(runner.train_dataloader.dataset.datasets[1].table.any(1).sum())}))
         runner.train()
-    assert rows == dict(u=4, other=0)
+    assert rows == dict(u=2, other=0)  # those of the second step are still to be written
 
 
 @pytest.mark.parametrize('options, error, words', [

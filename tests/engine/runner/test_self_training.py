@@ -2,11 +2,13 @@
 import copy
 import errno
 import fcntl
+import gc
 import json
 import multiprocessing
 import os
 import re
 import shutil
+import weakref
 from pathlib import Path
 
 import cv2
@@ -15,7 +17,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
-from mmengine.runner import load_checkpoint
+from mmengine.runner import Runner, load_checkpoint
 from mmseg.registry import METRICS, RUNNERS
 from PIL import Image
 
@@ -115,6 +117,24 @@ def test_plan_runs_once(make_plan, data_root):
         'manifest.jsonl', 'u/0.png', 'u/1.png', 'u/2.png', 'v/0.png', 'v/1.png']
     before = times(folder)
     assert train(make_plan()) == folder and times(folder) == before
+
+
+def test_a_training_leaves_the_memory_before_the_next_stage(make_plan, monkeypatch):
+    made, alive, build = [], [], Runner.from_cfg
+
+    def from_cfg(cfg):
+        alive.append([reference() is not None for reference in made])
+        runner = build(cfg)
+        made.append(weakref.ref(runner.model))
+        return runner
+
+    monkeypatch.setattr(Runner, 'from_cfg', from_cfg)
+    gc.disable()
+    try:
+        train(make_plan(steps=2))
+    finally:
+        gc.enable()
+    assert alive == [[], [False]]
 
 
 def test_scalars_of_a_training_lie_in_its_own_folder(make_plan):
@@ -425,9 +445,16 @@ def test_overlay_of_masks(data_root, tmp_path):
 
 def test_state_of_another_version(make_plan, tmp_path):
     write_text(tmp_path / 'plan' / 'state.json', json.dumps(dict(version=1, stages={})))
-    with pytest.raises(ValueError, match='has version 1, expected 2: .* finish it with that release, or give another'):
+    with pytest.raises(ValueError, match='has version 1, expected 3: .* finish it with that release, or give another'):
         train(make_plan())
     assert json.loads((tmp_path / 'plan' / 'state.json').read_text()) == dict(version=1, stages={})
+
+
+def test_a_damaged_state_is_told_by_its_name(make_plan, tmp_path):
+    write_text(tmp_path / 'plan' / 'state.json', '{"version": 3, "stages": {"sup"')
+    with pytest.raises(ValueError, match=r'plan/state.json cannot be read \(.*\); expected JSON .*another work_dir'):
+        train(make_plan())
+    assert (tmp_path / 'plan' / 'state.json').read_text() == '{"version": 3, "stages": {"sup"'
 
 
 # ---- which images a set holds -----------------------------------------------------------------------------------
@@ -466,6 +493,23 @@ def test_an_edited_list_is_told(lists, name, line, words):
     lists[name].write_text(f'{text}{line}\n')
     with pytest.raises(ValueError, match=words):
         train(lists['make'](steps=2, until='label'))
+    assert times(folder) == before
+
+
+@pytest.mark.parametrize('mask, words', [
+    ('ann/train/2.png', r'stage sup in .* \(train_dataloader.dataset.images.masks_sha256: '),
+    ('ann/val/1.png', r'stage sup in .* \(val_dataloader.dataset.images.masks_sha256: '),
+])
+def test_a_mended_label_is_told(make_plan, data_root, mask, words):
+    folder = train(make_plan(steps=2, until='sup'))
+    before, path = times(folder), data_root / mask
+    os.utime(path, (1, 1))  # copied, with what was in it
+    train(make_plan(steps=2, until='sup'))
+    label = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    label[5, 7] = 3 - label[5, 7]
+    cv2.imwrite(str(path), label)
+    with pytest.raises(ValueError, match=words):
+        train(make_plan(steps=2, until='sup'))
     assert times(folder) == before
 
 
@@ -517,7 +561,8 @@ def test_no_image_is_opened_to_list_it(lists, data_root):
         path.write_bytes(b'')
     _, label, again = lists['make']().to_dict()['self_training']['stages']
     settings = by_images([dict(label['dataset'], type='UnlabeledDataset'), again['cfg']], ())
-    assert str(settings).count('sha256') == 1 + 3  # the last training has three sets
+    assert str(settings).count("'sha256'") == 1 + 3  # the last training has three sets
+    assert str(settings).count("'masks_sha256'") == 2
 
 
 def test_a_validation_that_was_missed_is_made_up_for(make_plan):
