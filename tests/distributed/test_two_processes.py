@@ -29,8 +29,9 @@ def run(case, out, world):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('case', ['plain', 'one class per rank', 'class without prototypes', 'nothing on rank 1',
-                                  'css ori', 'css mix', 'css cross', 'css mix, nothing on rank 1',
-                                  'css cross, nothing on rank 1', 'css mix, contrast', 'fixmatch', 'maskmatch',
+                                  'css ori', 'css mix', 'css cross', 'css ori, nothing on rank 1',
+                                  'css mix, nothing on rank 1', 'css cross, nothing on rank 1', 'css mix, contrast',
+                                  'fixmatch', 'fixmatch, nothing on rank 1', 'maskmatch',
                                   'maskmatch, nothing on rank 1', 'cisc pair', 'cisc rectify',
                                   'cisc online', 'k-means, one class per rank'])
 def test_ranks_agree_and_equal_the_union(tmp_path, case):

@@ -43,7 +43,7 @@ def model_cfg(case: str) -> ConfigDict:
                    unsup_loss=dict(type='ImageWeightedCrossEntropy', threshold=0.3), joint_forward=False,
                    contrast_threshold=1. if 'nothing on rank 1' in case else 0., ramp_mult=-5,  # 1: labeled pixels only
                    ramp_iters=10 if ',' in case else 1,
-                   warmup_iters=0, prototype_source='teacher' if case == 'css ori' else 'student')
+                   warmup_iters=0, prototype_source='teacher' if case.startswith('css ori') else 'student')
         if case == 'css mix':  # as many valid pixels on both ranks, but not as many on which both spaces agree
             cfg.unsup_loss = dict(type='PseudoLabelCrossEntropy')
     elif case.startswith('cisc'):
@@ -249,7 +249,8 @@ def main(case: str, out: str) -> None:
     checkpoint = dict(state_dict=model.state_dict())
     if case == 'cisc online':
         hook.before_save_checkpoint(None, checkpoint)
-        checkpoint['state_dict']['guide_table'] = checkpoint['guide_table']['table']
+        _, rows, classes = checkpoint['guide_table']['pending']
+        checkpoint['state_dict']['guide_table'] = checkpoint['guide_table']['table'].index_copy(0, rows, classes)
     torch.save(dict(state=checkpoint['state_dict'], loss=torch.stack(history), unsup=unsup), f'{out}.{rank}')
 
 
