@@ -97,10 +97,10 @@ def test_expected_loss_and_gradient_are_those_of_the_enumeration():
 def test_shared_negatives_have_the_same_expectation():
     case = toy(pixels=40)
     expected, expected_grad = value_and_grad(expectation_of_two_negatives(*case, 0.5), case[0])
-    generator, calls = seeded(), 1000
-    results = [value_and_grad(prototype_info_nce(*case, 64, 2, 0.5, True, generator), case[0]) for _ in range(calls)]
+    generator, calls = seeded(), 4000  # each draws three sets: 1,000 leave the gradient 1.5 % off
+    results = [value_and_grad(prototype_info_nce(*case, 256, 2, 0.5, True, generator), case[0]) for _ in range(calls)]
     torch.testing.assert_close(sum(r[0] for r in results) / calls, expected, rtol=0.01, atol=0)
-    assert (sum(r[1] for r in results) / calls - expected_grad).norm() < 0.03 * expected_grad.norm()
+    assert (sum(r[1] for r in results) / calls - expected_grad).norm() < 0.01 * expected_grad.norm()
 
 
 def test_anchors_of_a_call_share_negatives_only_if_asked():
