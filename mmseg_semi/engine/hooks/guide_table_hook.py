@@ -55,7 +55,7 @@ class GuideTableHook(Hook):
             return
         if self._loaded['sha256'] == self.digest:
             self.dataset.table.copy_(self._loaded['table'])
-            self._pending = self._loaded.get('pending')
+            self._pending = self._loaded['pending']
             runner.logger.info('The guide table comes from the checkpoint.')
         else:
             runner.logger.info('The guide table of the checkpoint is of other images or classes; it starts empty.')
@@ -113,4 +113,7 @@ class GuideTableHook(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Keeps the table for the start of training, where the data set is known."""
-        self._loaded = checkpoint.get(self._KEY)
+        found = checkpoint.get(self._KEY)
+        if found:  # of a run that is resumed, on the device
+            pending = found.get('pending') and (None, *(tensor.cpu() for tensor in found['pending'][1:]))
+            self._loaded = dict(found, table=found['table'].cpu(), pending=pending)

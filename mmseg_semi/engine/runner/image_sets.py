@@ -19,6 +19,7 @@ from mmseg_semi.registry import DATASETS
 # What a config of an image set has at least one of; the registry need not be asked about every transform and layer.
 KEYS = ('ann_file', 'data_prefix', 'data_root', 'folders')
 MASKS = ('mask_dirs', 'on_bad_mask')
+MASKS_SHA = 'masks_sha256'  # what is in the masks of a set
 
 
 class MissingImages(ValueError):
@@ -84,47 +85,49 @@ def list_images(cfg: dict, key: str) -> BaseSegDataset:
     return dataset
 
 
-def by_images(node, made: Collection[str], key: str = ''):
+def by_images(node, made: Collection[str], key: str = '', masks: bool = True):
     """A copy of settings in which image sets count by their images, not by where they lie.
 
     ``data_root`` makes way for the number and the digest of the images' ids, and for the digest of what is in their
-    masks: a label that was mended is another setting. A set whose list is the output of an earlier stage counts by
-    that.
+    masks, as far as they are files on a disk here: a label that was mended is another setting. Not so the masks of sets
+    that only exclude images, and pseudo-labels. A set whose list is the output of an earlier stage counts by that.
 
     Args:
         node: Part of a stage's settings.
         made (Collection[str]): Outputs of earlier stages, as they stand in the settings.
         key (str): Its dotted key.
+        masks (bool): Whether what is in masks counts.
 
     Raises:
         ValueError: If a set cannot be built or is empty; the message begins with its key.
     """
     if isinstance(node, (list, tuple)):
-        return [by_images(child, made, f'{key}.{i}') for i, child in enumerate(node)]
+        return [by_images(child, made, f'{key}.{i}', masks) for i, child in enumerate(node)]
     if not isinstance(node, dict):
         return node
-    settings = {name: by_images(child, made, f'{key}.{name}' if key else str(name)) for name, child in node.items()}
+    settings = {name: by_images(child, made, f'{key}.{name}' if key else str(name), masks and name != 'exclude_sets')
+                for name, child in node.items()}
     if image_set_class(node):
         settings.pop('data_root', None)
         if not listed_elsewhere(node, made):
             dataset = list_images(node, key)
             names = [name for _, name in images(dataset)]
             settings['images'] = dict(count=len(names), sha256=digest(names))
-            if not isinstance(dataset, UnlabeledDataset):
-                masks = [dataset.get_data_info(i).get('seg_map_path') for i in range(len(dataset))]
+            if masks and not isinstance(dataset, UnlabeledDataset):
+                files = [dataset.get_data_info(i).get('seg_map_path') for i in range(len(dataset))]
                 with ThreadPoolExecutor() as threads:  # most of the time a network disk is waited for
-                    lines = [' '.join(pair) for pair in zip(names, threads.map(_content, masks), strict=True)]
-                settings['images']['masks_sha256'] = digest(lines)
+                    lines = [' '.join(pair) for pair in zip(names, threads.map(_content, files), strict=True)]
+                settings['images'][MASKS_SHA] = digest(lines)
     return settings
 
 
 def _content(mask: Optional[str]) -> str:
-    """SHA-256 of a mask, which is read again only if it has changed; '' if there is no such file on a disk here."""
+    """SHA-256 of a mask, which is read again only if it has changed; '' if it cannot be read as a file."""
     try:
         stat = os.stat(mask)
+        return _digest_of(mask, stat.st_size, stat.st_mtime_ns)
     except (OSError, TypeError):  # training says whether it needs one
         return ''
-    return _digest_of(mask, stat.st_size, stat.st_mtime_ns)
 
 
 @functools.cache

@@ -18,7 +18,7 @@ from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
-from mmseg_semi.engine.runner.image_sets import MissingImages, by_images
+from mmseg_semi.engine.runner.image_sets import MASKS_SHA, MissingImages, by_images
 from mmseg_semi.engine.runner.preflight import check_stage
 from mmseg_semi.engine.runner.stage import PlanError, Stage, config_keys, references, replace_config, replace_references
 from mmseg_semi.engine.runner.state import State, damage, differences, digest, fingerprint
@@ -273,8 +273,11 @@ class SelfTrainingRunner:
         if entry and entry['fingerprint'] != now:
             changed = differences(entry['settings'], settings)
             told = '; '.join(f'{key}: {old!r} -> {new!r}' for key, (old, new) in list(changed.items())[:5])
-            self._empty(i, f'was made with other settings ({told[:500]})', state, must_be_done)
-            entry = None
+            if entry['status'] == 'failed' and all(key.endswith(MASKS_SHA) for key in changed):
+                self.logger.warning(f'Stage {name} failed, and labels were mended since ({told[:500]}).')
+            else:
+                self._empty(i, f'was made with other settings ({told[:500]})', state, must_be_done)
+                entry = None
         elif entry is None and self._folder(i).is_dir() and any(self._folder(i).iterdir()):
             # The entry is written before the folder is made: it is of another plan, or state.json was lost.
             self._empty(i, 'holds files, but state.json knows nothing of them: move it away to keep them', state,

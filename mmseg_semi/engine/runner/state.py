@@ -92,14 +92,14 @@ class State:
         if path.is_file():
             try:
                 content = json.loads(path.read_text())
-            except ValueError as error:
-                raise ValueError(f'{path} cannot be read ({error}); expected JSON that says which stages are done. '
+                version, self.stages = content['version'], content['stages']
+            except (ValueError, KeyError, TypeError) as error:
+                raise ValueError(f'{path} cannot be read ({error!r}); expected JSON that says which stages are done. '
                                  'Put back a copy of it, or give another work_dir') from error
-            if content.get('version') != VERSION:
-                raise ValueError(f'{path} has version {content.get("version")}, expected {VERSION}: its plan was begun '
-                                 'with another release of mmseg_semi, whose settings cannot be compared with these. '
-                                 'Nothing was changed; finish it with that release, or give another work_dir')
-            self.stages = content['stages']
+            if version != VERSION:
+                raise ValueError(f'{path} has version {version}, expected {VERSION}: its plan was begun with another '
+                                 'release of mmseg_semi, whose settings cannot be compared with these. Nothing was '
+                                 'changed; finish it with that release, or give another work_dir')
 
     def get(self, name: str) -> Optional[dict]:
         """What is known of a stage, or None."""

@@ -8,8 +8,9 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 from PIL import Image
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-from mmseg_semi.engine.hooks import FrozenTeacherHook, GuideShareHook
+from mmseg_semi.engine.hooks import FrozenTeacherHook, GuideShareHook, GuideTableHook
 
 CLASSES = ('a', 'b', 'c', 'd')
 CROP = [dict(type='RandomCrop', crop_size=(33, 33)), dict(type='PackSegInputs')]
@@ -125,6 +126,17 @@ def test_a_checkpoint_does_not_move_the_table(make_cfg):
         runner.train()
     assert [int(table.any(1).sum()) for table in tables[10]] == [0, 0, 2]
     assert all(map(torch.equal, tables[1], tables[10]))
+
+
+def test_a_resumed_checkpoint_comes_from_the_device():
+    """mmengine loads it there, and a table of the host takes no classes from a device."""
+    hook = GuideTableHook()
+    with FakeTensorMode():
+        rows, classes, table = (torch.zeros(*size, device='cuda') for size in ((2, ), (2, 4), (6, 4)))
+        hook.after_load_checkpoint(None, dict(guide_table=dict(table=table, sha256='', pending=(None, rows, classes))))
+        assert {tensor.device.type for tensor in (hook._loaded['table'], *hook._loaded['pending'][1:])} == {'cpu'}
+        hook.after_load_checkpoint(None, dict(guide_table=dict(table=table, sha256='')))  # of an older release
+        assert hook._loaded['pending'] is None
 
 
 def test_load_from_takes_no_table_of_other_images(make_cfg, tmp_path):

@@ -450,11 +450,12 @@ def test_state_of_another_version(make_plan, tmp_path):
     assert json.loads((tmp_path / 'plan' / 'state.json').read_text()) == dict(version=1, stages={})
 
 
-def test_a_damaged_state_is_told_by_its_name(make_plan, tmp_path):
-    write_text(tmp_path / 'plan' / 'state.json', '{"version": 3, "stages": {"sup"')
+@pytest.mark.parametrize('content', ['{"version": 3, "stages": {"sup"', '{"version": 3}', '[]'])
+def test_a_damaged_state_is_told_by_its_name(make_plan, tmp_path, content):
+    write_text(tmp_path / 'plan' / 'state.json', content)
     with pytest.raises(ValueError, match=r'plan/state.json cannot be read \(.*\); expected JSON .*another work_dir'):
         train(make_plan())
-    assert (tmp_path / 'plan' / 'state.json').read_text() == '{"version": 3, "stages": {"sup"'
+    assert (tmp_path / 'plan' / 'state.json').read_text() == content
 
 
 # ---- which images a set holds -----------------------------------------------------------------------------------
@@ -511,6 +512,31 @@ def test_a_mended_label_is_told(make_plan, data_root, mask, words):
     with pytest.raises(ValueError, match=words):
         train(make_plan(steps=2, until='sup'))
     assert times(folder) == before
+
+
+@pytest.mark.parametrize('wrong', [b'', None])
+def test_a_failed_stage_goes_on_with_a_mended_label(make_plan, data_root, wrong):
+    path = data_root / 'ann' / 'train' / '2.png'
+    right = path.read_bytes()
+    path.unlink()
+    path.write_bytes(wrong) if wrong is not None else path.mkdir()  # neither is an image
+    with pytest.raises(Exception):  # noqa: B017 (what the reader of images says)
+        train(make_plan(steps=4, until='sup'))
+    assert state_of(data_root.parent / 'plan')['sup']['status'] == 'failed'
+    path.unlink() if wrong is not None else path.rmdir()
+    path.write_bytes(right)
+    assert state_of(train(make_plan(steps=4, until='sup')))['sup']['status'] == 'done'
+
+
+def test_labels_that_only_exclude_do_not_count(lists, data_root):
+    validation = dict(type='BaseSegDataset', data_root=str(data_root), img_suffix='.png', pipeline=[],
+                      data_prefix=dict(img_path='img/val', seg_map_path='ann/val'))
+    unlabeled = dict(lists['make']().self_training.stages[1].dataset, type='UnlabeledDataset',
+                     exclude_sets=[validation])
+    before = by_images(dict(set=unlabeled), ())
+    (data_root / 'ann/val/1.png').write_bytes(b'')
+    assert by_images(dict(set=unlabeled), ()) == before != by_images(dict(set=[unlabeled, validation]), ())
+    assert 'masks_sha256' not in str(before) and 'masks_sha256' in str(by_images(validation, ()))
 
 
 def test_a_list_of_an_earlier_stage_counts_by_its_content(lists, data_root):
