@@ -3,7 +3,6 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import Optional
 
 import mmseg_semi  # noqa: F401 (checks the set-up before the others are imported, and registers the parts)
 
@@ -16,7 +15,8 @@ from mmseg.registry import RUNNERS
 
 from mmseg_semi.engine.cpu import adapt
 from mmseg_semi.engine.give_up import MISTAKES, Options, give_up, is_of_data, read_config
-from mmseg_semi.engine.runner.state import is_whole
+from mmseg_semi.engine.runner.resume import go_on, keep_two_checkpoints
+from mmseg_semi.engine.runner.state import usable_checkpoint
 
 
 def parse_args() -> argparse.Namespace:
@@ -54,6 +54,11 @@ def load_config(args: argparse.Namespace) -> Config:
         cfg.work_dir = str(Path('work_dirs') / Path(args.config).stem)
     if args.resume:
         cfg.resume = True
+    if 'runner_type' not in cfg:
+        keep_two_checkpoints(cfg)
+        # A checkpoint on the command line is the one to resume.
+        if cfg.get('resume') and 'load_from' not in (args.cfg_options or {}) and not go_on(cfg):
+            print(f'{cfg.work_dir} holds no whole checkpoint to resume: training begins anew', file=sys.stderr)
     if args.amp and cfg.optim_wrapper.type != 'AmpOptimWrapper':
         if cfg.optim_wrapper.type != 'OptimWrapper':
             raise ValueError("--amp needs optim_wrapper.type='OptimWrapper', "
@@ -64,15 +69,14 @@ def load_config(args: argparse.Namespace) -> Config:
         raise ValueError("mixed precision (--amp, optim_wrapper.type='AmpOptimWrapper') needs a GPU, and torch finds "
                          'none: leave it out')
     if 'runner_type' not in cfg and not cfg.get('resume'):
-        _refuse_to_overwrite(Path(cfg.work_dir), cfg.get('load_from'))
+        _refuse_to_overwrite(Path(cfg.work_dir), 'load_from' in (args.cfg_options or {}))
     return cfg
 
 
-def _refuse_to_overwrite(work_dir: Path, load_from: Optional[str]) -> None:
-    made = [path for kind in ('iter', 'epoch') for path in work_dir.glob(f'{kind}_*.pth') if is_whole(path)]
-    if made:
-        newest = max(made, key=lambda path: path.stat().st_mtime)
-        resume = '' if load_from else '--resume goes on with it, '  # with load_from it would resume that one
+def _refuse_to_overwrite(work_dir: Path, start_is_given: bool) -> None:
+    newest = usable_checkpoint(work_dir)
+    if newest:
+        resume = '' if start_is_given else '--resume goes on with it, '  # it would resume that one
         raise ValueError(f'{newest} is of an earlier training, which this one would overwrite: {resume}--work-dir DIR '
                          'trains elsewhere; or move it away')
 

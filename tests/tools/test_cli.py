@@ -107,6 +107,35 @@ def test_resume_continues(project, trained):
     assert (trained / 'iter_4.pth').exists()
 
 
+def test_resume_after_a_kill_at_a_bad_moment(project, trained, tmp_path):
+    """In the middle of a checkpoint, its note not yet written, before the validation that belonged to the one before.
+
+    The folder is moved, and the config has weights to start from, which a new run takes and a resumed one does not.
+    """
+    (tmp_path / 'start.py').write_text(f"""
+_base_ = {str(project / 'tiny.py')!r}
+load_from = {str(trained / 'iter_2.pth')!r}
+default_hooks = dict(checkpoint=dict(interval=1, max_keep_ckpts=1))
+train_cfg = dict(val_interval=2)
+""")
+    command = [sys.executable, TOOLS / 'train.py', tmp_path / 'start.py', '--resume', '--work-dir']
+    printed = run([*command, tmp_path / 'before', '--cfg-options', 'train_cfg.max_iters=3'], project)
+    assert f'{tmp_path}/before holds no whole checkpoint to resume: training begins anew' in printed
+    assert re.search(r'Iter\(train\) *\[1/3\]', printed)
+    folder = (tmp_path / 'before').rename(tmp_path / 'after')
+    assert {path.name for path in folder.glob('*.pth')} == {'iter_2.pth', 'iter_3.pth'}
+    cut = folder / 'iter_3.pth'
+    cut.write_bytes(cut.read_bytes()[:-1000])
+    (folder / 'last_checkpoint').write_text('')
+    printed = run([*command, folder, '--cfg-options', 'train_cfg.max_iters=4'], project)
+    assert re.search(r'Iter\(val\).*mIoU.*Iter\(train\) *\[3/4\].*Iter\(val\).*mIoU', printed, re.S)
+    assert not re.search(r'Iter\(train\) *\[[12]/4\]', printed) and (folder / 'iter_4.pth').exists()
+    # A checkpoint on the command line is the one to resume.
+    printed = run([*command, folder, '--cfg-options', 'train_cfg.max_iters=4', f'load_from={folder}/iter_3.pth'],
+                  project)
+    assert re.search(r'Iter\(train\) *\[4/4\]', printed) and not re.search(r'Iter\(train\) *\[3/4\]', printed)
+
+
 @pytest.mark.slow
 def test_test_scores_and_shows(project, trained):
     run([sys.executable, TOOLS / 'test.py', 'tiny.py', trained / 'iter_2.pth', '--work-dir', project / 'tested',

@@ -40,10 +40,7 @@ class Job:
                 raise UserError(f'{row.dir} holds an interrupted row whose settings have changed since (another config '
                                 'or profile): delete that folder to start over, or give another --work-dir')
             write_text(settings, row.fingerprint)
-            resume = []
-            if checkpoint:
-                write_text(row.dir / 'last_checkpoint', str(checkpoint.resolve()))
-                resume = ['--resume']
+            resume = ['--resume'] if checkpoint else []
             with open(row.dir / 'output.txt', 'a') as output:
                 self.process = subprocess.Popen([sys.executable, *row.command, *resume], cwd=ROOT, env=env,
                                                 stdout=output, stderr=subprocess.STDOUT, start_new_session=True,

@@ -53,9 +53,15 @@ def is_whole(checkpoint: Path) -> bool:
 
 
 def usable_checkpoint(folder: Path) -> Optional[Path]:
-    """The newest whole ``iter_*.pth``; a process that is killed while it saves leaves a cut-off one."""
-    found = sorted(folder.glob('iter_*.pth'), key=lambda path: int(re.sub(r'\D', '', path.stem) or 0), reverse=True)
-    return next(filter(is_whole, found), None)
+    """The newest whole ``iter_*.pth``, or else ``epoch_*.pth``; a process that is killed while it saves leaves a
+    cut-off one.
+    """
+    for kind in ('iter', 'epoch'):
+        found = sorted(folder.glob(f'{kind}_*.pth'), key=lambda path: int(re.sub(r'\D', '', path.stem) or 0))
+        whole = next(filter(is_whole, reversed(found)), None)
+        if whole:
+            return whole
+    return None
 
 
 def fingerprint(settings: dict) -> str:

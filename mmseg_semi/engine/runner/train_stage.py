@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Dict, Optional, Sequence, Union
 
 from mmengine.config import Config, ConfigDict
-from mmengine.dist import barrier, get_rank
+from mmengine.dist import barrier
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
 from mmseg_semi.engine.cpu import adapt
+from mmseg_semi.engine.runner.resume import go_on, keep_two_checkpoints
 from mmseg_semi.engine.runner.stage import Stage
 from mmseg_semi.engine.runner.state import is_whole, usable_checkpoint
 from mmseg_semi.files import write_text
@@ -58,25 +59,6 @@ class ExportCheckpointHook(Hook):
                                    by_epoch=False)
             if runner.rank == 0:
                 (Path(runner.work_dir) / f'{name}.part').replace(Path(runner.work_dir) / name)
-
-
-@HOOKS.register_module()
-class ResumeValidationHook(Hook):
-    """Validates at the start of a resumed run, if it was stopped where a validation belongs.
-
-    ``CheckpointHook`` saves before the validation of the same iteration, so a process that is killed in between would
-    miss that validation, and perhaps the best checkpoint. Where it happened already, it only happens again.
-    """
-
-    # All others are ready by then.
-    priority = 'LOWEST'
-
-    def before_train(self, runner: Runner) -> None:
-        """Runs the validation."""
-        loop = runner.train_loop
-        due = runner.iter % loop.val_interval == 0 or runner.iter == loop.max_iters
-        if runner.val_loop is not None and runner.iter > 0 and runner.iter >= loop.val_begin and due:
-            runner.val_loop.run()
 
 
 @STAGES.register_module()
@@ -195,27 +177,18 @@ class TrainStage(Stage):
         cfg = copy.deepcopy(self.cfg)
         cfg.work_dir, cfg.launcher, cfg.env_cfg = str(self.folder), self.launcher, self.env_cfg
         adapt(cfg, self.launcher)
-        checkpoint = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
-        if checkpoint.get('max_keep_ckpts') == 1:
-            # mmengine deletes the old one before it saves the new one: killed in between, nothing would be left.
-            checkpoint.max_keep_ckpts = 2
+        keep_two_checkpoints(cfg)
         # Else runs of one second would share mmengine's message hub, and with it the best score.
         cfg.experiment_name = f'{self.folder.name}_{next(RUNS)}'
         if cfg.get('visualizer'):
             # Else a name in the config would make the first training's visualizer, and its folder, that of all.
             cfg.visualizer = dict(cfg.visualizer, name=cfg.experiment_name)
-        last = usable_checkpoint(self.folder)
-        cfg.resume = last is not None
-        if cfg.resume:
-            cfg.load_from = None  # mmengine would resume from it, not from the stage's own checkpoint
-        if cfg.resume and get_rank() == 0:
-            # mmengine's own note may be cut off, or name a checkpoint that is.
-            write_text(self.folder / 'last_checkpoint', str(last))
-        barrier()
+        go_on(cfg)
+        barrier()  # a rank that is ahead would save what another still looks for
         outputs = {f'at_{i}': self.folder / f'at_{i}.pth' for i in range(len(self.exports))}
         files = {iteration: path.name for iteration, path in zip(self.exports, outputs.values(), strict=True)}
         cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(type='ExportCheckpointHook', files=files),
-                            dict(type='ResumeValidationHook'), dict(type='ReplayHook')]
+                            dict(type='ReplayHook')]
         if cfg.train_dataloader.sampler.type != 'ReplaySampler':
             cfg.train_dataloader.sampler = dict(type='ReplaySampler', sampler=cfg.train_dataloader.sampler)
         runner = Runner.from_cfg(cfg)
