@@ -6,6 +6,7 @@ from mmseg.datasets import BaseSegDataset
 
 from mmseg_semi.registry import DATASETS
 
+from .file_errors import with_files
 from .image_lists import (
     IMG_SUFFIXES,
     MASK_SUFFIXES,
@@ -64,6 +65,20 @@ class FolderDataset(BaseSegDataset):
             seg_map_suffix=seg_map_suffix if isinstance(seg_map_suffix, str) else tuple(seg_map_suffix),
             data_prefix=dict(img_path=paths[0], seg_map_path=paths[1]),
             **kwargs)
+
+    def __getitem__(self, idx: int) -> dict:
+        """The sample ``idx``.
+
+        Raises:
+            ValueError: If it cannot be made; names the files.
+        """
+        try:
+            return super().__getitem__(idx)
+        except Exception as error:
+            told = with_files(error, self.get_data_info(idx))
+            if told is None:
+                raise
+            raise told from error
 
     def load_data_list(self) -> List[dict]:
         """Lists the pairs, sorted by image or in the order of the list file.

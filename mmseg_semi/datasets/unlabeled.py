@@ -6,7 +6,7 @@ from typing import List, NamedTuple, Sequence, Union
 
 import mmengine.fileio as fileio
 import numpy as np
-from mmcv.transforms import LoadAnnotations
+from mmcv.transforms import LoadAnnotations, Pad
 from mmengine.dataset import ConcatDataset
 from mmengine.logging import print_log
 from mmseg.datasets import BaseSegDataset
@@ -14,6 +14,7 @@ from mmseg.datasets import BaseSegDataset
 from mmseg_semi.registry import DATASETS
 
 from .exclusion import ExcludeList, Exclusion, RealPaths
+from .file_errors import with_files
 from .image_lists import (
     IMG_SUFFIXES,
     below,
@@ -111,6 +112,9 @@ class UnlabeledDataset(BaseSegDataset):
             **kwargs)
         if not self.reads_masks and any(isinstance(t, LoadAnnotations) for t in self.pipeline.transforms):
             raise ValueError('UnlabeledDataset reads no masks: remove LoadAnnotations from its pipeline')
+        if not self.reads_masks and any(isinstance(t, Pad) for t in self.pipeline.transforms):
+            raise ValueError('UnlabeledDataset: what Pad adds would count as image and get pseudo-labels; remove it '
+                             'from the pipeline and set model.data_preprocessor.size, whose padding is known')
 
     def load_data_list(self) -> Union[PathList, List[dict]]:
         """Lists the images.
@@ -228,7 +232,7 @@ class SemiDataset(ConcatDataset):
     """``[labeled, unlabeled]`` under the meta information of the labeled set.
 
     A ConcatDataset demands equal classes, palette and label maps of its parts; unlabeled images have none of these.
-    Also, whatever fails while a sample is made, the error names its files.
+    Also, whatever fails while a sample is made, the error names its files, and labels that are no class are refused.
 
     Args:
         labeled (dict or BaseSegDataset): Images with masks.
@@ -236,7 +240,7 @@ class SemiDataset(ConcatDataset):
         lazy_init (bool): Whether to read the lists later. Defaults to False.
 
     Raises:
-        ValueError: If a set is empty, or a sample cannot be decoded.
+        ValueError: If a set is empty, a sample cannot be decoded or holds a label that is no class.
     """
 
     def __init__(self, labeled, unlabeled, lazy_init: bool = False) -> None:
@@ -245,17 +249,36 @@ class SemiDataset(ConcatDataset):
 
     def __getitem__(self, idx: int) -> dict:
         """The sample ``idx``, labeled ones first."""
+        source = bisect.bisect_right(self.cumulative_sizes, idx)
         try:
-            return super().__getitem__(idx)
+            sample = super().__getitem__(idx)
         except Exception as error:
-            source = bisect.bisect_right(self.cumulative_sizes, idx)
-            info = self.datasets[source].get_data_info(idx - self.cumulative_sizes[source - 1] if source else idx)
-            paths = [info[key] for key in ('img_path', 'seg_map_path') if key in info]
-            if any(path in str(error) for path in paths):
+            told = with_files(error, self._info(source, idx))
+            if told is None:
                 raise
-            # A decoder that meets an empty or broken file says so, but not which.
-            files = ' and '.join(paths)
-            raise ValueError(f'cannot make a sample of {files}: {type(error).__name__}: {error}') from error
+            raise told from error
+        if source == 0:
+            self._check_label(sample, idx)
+        return sample
+
+    def _info(self, source: int, idx: int) -> dict:
+        return self.datasets[source].get_data_info(idx - self.cumulative_sizes[source - 1] if source else idx)
+
+    def _check_label(self, sample: dict, idx: int) -> None:
+        """Refuses what would be an index error without a name, on a GPU an assertion of the device.
+
+        :class:`CheckSegMap` finds it in the whole mask, and says which kind of mask it is; not every pipeline has it.
+        """
+        classes, samples = self.metainfo.get('classes'), sample.get('data_samples')
+        if not classes or 'gt_sem_seg' not in (samples or ()):
+            return
+        label, ignored = samples.gt_sem_seg.data, getattr(self.datasets[0], 'ignore_index', 255)
+        wrong = label[(label < 0) | ((label >= len(classes)) & (label != ignored))]
+        if wrong.numel():
+            raise ValueError(f"mask {self._info(0, idx).get('seg_map_path')} holds labels {wrong.unique().tolist()}; "
+                             f'expected 0..{len(classes) - 1} and {ignored}, which is ignored. Put '
+                             f"dict(type='CheckSegMap', num_classes={len(classes)}) behind LoadAnnotations to hear "
+                             'which kind of mask it is')
 
     @staticmethod
     def _build(name: str, source) -> BaseSegDataset:

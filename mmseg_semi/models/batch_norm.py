@@ -70,3 +70,18 @@ def refuse_checkpointing(network: nn.Module) -> None:
     if repeated:
         raise ValueError('branches: update_bn=False does not go with activation checkpointing, whose repeated forward '
                          f'moves the BN statistics; set with_cp=False (found in {repeated[0]})')
+
+
+def statistics_of_ranks(network: nn.Module, teacher: bool) -> List[Tensor]:
+    """Running means and variances that every rank takes of its own images: of BN layers in train mode, not of SyncBN.
+
+    Args:
+        network (nn.Module): In train mode, with its teacher as ``teacher``.
+        teacher (bool): Whether the same layers of the teacher take statistics, too.
+    """
+    layers = dict(network.named_modules())
+    own = [name for name, layer in layers.items() if isinstance(layer, _BatchNorm) and layer.training
+           and layer.track_running_stats and not isinstance(layer, nn.SyncBatchNorm)]
+    if teacher:
+        own += [f'teacher.{name}' for name in own if f'teacher.{name}' in layers]
+    return [getattr(layers[name], statistic) for name in own for statistic in NAMES[:2]]

@@ -4,6 +4,7 @@ import os.path as osp
 import cv2
 import numpy as np
 import pytest
+from mmengine.registry import init_default_scope
 from PIL import Image
 
 from mmseg_semi.datasets import FolderDataset, image_ids
@@ -36,6 +37,17 @@ def test_mirrored_trees_and_any_suffix(tmp_path):
     assert image_ids(found) == ['a', 'day 1/a', 'day 1/b']
     info = found.get_data_info(0)
     assert info['seg_fields'] == [] and info['reduce_zero_label'] is False and info['label_map'] is None
+
+
+@pytest.mark.parametrize('broken', ['images/a.png', 'masks/a.png'])
+def test_a_broken_file_is_named(tmp_path, broken):
+    write(tmp_path, 'images/a.png', 'masks/a.png')
+    (tmp_path / broken).write_bytes(b'')
+    init_default_scope('mmseg')
+    found = dataset(tmp_path, pipeline=[dict(type='LoadImageFromFile'), dict(type='LoadAnnotations')])
+    with pytest.raises(ValueError, match=f'cannot make a sample of .*images/a.png and .*{broken}: '
+                       if broken.startswith('masks') else f'cannot make a sample of .*{broken} and '):
+        found[0]
 
 
 def test_beside(tmp_path):

@@ -253,6 +253,14 @@ def test_annotations_in_the_pipeline(tmp_path):
         UnlabeledDataset(data_prefix=dict(img_path=str(tmp_path)), pipeline=LABELED_PIPELINE)
 
 
+def test_padding_in_the_pipeline(tmp_path):
+    """Nobody would know of it: it would be labeled and trained on."""
+    touch(tmp_path, 'a.png')
+    pipeline = [UNLABELED_PIPELINE[0], dict(type='Pad', size=(96, 96)), *UNLABELED_PIPELINE[1:]]
+    with pytest.raises(ValueError, match='what Pad adds .* remove it .* set model.data_preprocessor.size'):
+        UnlabeledDataset(data_prefix=dict(img_path=str(tmp_path)), pipeline=pipeline)
+
+
 def camvid_like(tmp_path, **kwargs):
     return dict(type='CamVidDataset', data_root=str(tmp_path), img_suffix='.png', pipeline=LABELED_PIPELINE,
                 data_prefix=dict(img_path='img', seg_map_path='ann'), **kwargs)
@@ -318,6 +326,20 @@ def test_unreadable_files_are_named(tmp_path, backend, content):
         file.unlink()
         with pytest.raises(FileNotFoundError, match=path):
             dataset[index]
+
+
+@pytest.mark.parametrize('label, told', [(11, True), (255, False), (10, False)])
+def test_labels_that_are_no_class_are_refused_without_checksegmap(tmp_path, label, told):
+    images(tmp_path, size=(20, 20))
+    mmcv.imwrite(np.full((20, 20), label, np.uint8), str(tmp_path / 'ann/2.png'))
+    pipeline = [LABELED_PIPELINE[0], LABELED_PIPELINE[1], LABELED_PIPELINE[-1]]
+    dataset = SemiDataset(dict(camvid_like(tmp_path), pipeline=pipeline), unlabeled(tmp_path))
+    if told:
+        with pytest.raises(ValueError, match=r'ann/2.png holds labels \[11\]; expected 0..10 and 255, .*CheckSegMap'):
+            dataset[2]
+    else:
+        assert (dataset[2]['data_samples'].gt_sem_seg.data == label).all()
+    assert 'gt_sem_seg' not in dataset[8]['data_samples']
 
 
 def test_a_worker_names_the_unreadable_file(tmp_path):

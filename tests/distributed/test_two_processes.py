@@ -33,13 +33,17 @@ def run(case, out, world):
                                   'css mix, nothing on rank 1', 'css cross, nothing on rank 1', 'css mix, contrast',
                                   'fixmatch', 'fixmatch, nothing on rank 1', 'maskmatch',
                                   'maskmatch, nothing on rank 1', 'cisc pair', 'cisc rectify',
-                                  'cisc online', 'k-means, one class per rank'])
+                                  'cisc online', 'k-means, one class per rank', 'batch norm', 'own batch norm'])
 def test_ranks_agree_and_equal_the_union(tmp_path, case):
     ranks = run(case, tmp_path / 'two', 2)
     for name, tensor in ranks[0]['state'].items():
         assert torch.equal(tensor, ranks[1]['state'][name]), name
     assert all(torch.isfinite(r['loss']).all() for r in ranks)
     if ', nothing on rank 1' in case:  # unequal divisors: the union is another objective; only no hang counts
+        return
+    if 'batch norm' in case:  # each rank normalizes by its own images, but there is one teacher and one student
+        assert any('teacher.backbone' in name and 'running_var' in name for name in ranks[0]['state'])
+        assert not torch.equal(ranks[0]['loss'], ranks[1]['loss'])
         return
     if case.startswith('k-means'):  # on the pixels that each rank has drawn
         assert ranks[0]['state']['prototype_head.class_valid'].tolist() == [True, True, False, False]

@@ -1,7 +1,7 @@
 """One rank of the two-process tests: `python worker.py CASE OUT`, with RANK and WORLD_SIZE in the environment.
 
 Trains a tiny network for three steps on this rank's half of a fixed batch and saves what became of it. GroupNorm
-instead of BN, so that a union of batches and two halves of it mean the same.
+instead of BN, so that a union of batches and two halves of it mean the same; cases of batch norm compare the ranks.
 """
 import copy
 import logging
@@ -22,7 +22,7 @@ from mmengine.registry import init_default_scope  # noqa: E402
 from mmengine.structures import PixelData  # noqa: E402
 from mmseg.structures import SegDataSample  # noqa: E402
 
-from mmseg_semi.engine.hooks import GuideTableHook, PrototypeInitHook  # noqa: E402
+from mmseg_semi.engine.hooks import EMATeacherHook, GuideTableHook, PrototypeInitHook  # noqa: E402
 from mmseg_semi.models.ema import EMA, ema_decay  # noqa: E402
 from mmseg_semi.models.segmentors import SemiEncoderDecoder, css  # noqa: E402
 from mmseg_semi.registry import DATASETS, MODELS  # noqa: E402
@@ -65,7 +65,9 @@ def model_cfg(case: str) -> ConfigDict:
         cfg.update(type='PCR', prototype_head=dict(num_prototypes=2, grid_size=8))
         if case == 'nothing on rank 1':
             cfg.unsup_loss = dict(type='PseudoLabelCrossEntropy', norm='kept')  # all its losses are means over kept
-    norm = dict(type='GN', num_groups=2)
+    norm = dict(type='GN', num_groups=2) if 'batch norm' not in case else dict(type='BN')
+    if case.startswith('own'):
+        cfg.teacher_bn = 'forward'
     cfg.backbone.norm_cfg, cfg.decode_head.norm_cfg = norm, norm
     return cfg
 
@@ -226,6 +228,11 @@ def main(case: str, out: str) -> None:
     rate = 0.05 if case == 'nothing on rank 1' and world == 1 else 0.1
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=rate)
     ema = EMA(model.teacher, model) if isinstance(model, SemiEncoderDecoder) else None
+    teacher_hook = EMATeacherHook(0.9, 'own' if case.startswith('own') else 'average')
+    if 'batch norm' in case:
+        teacher_hook.model, teacher_hook.statistics = model, None  # as after before_train
+        teacher_hook.ema = ema = EMA(model.teacher, model, teacher_hook.buffers)
+    optimizer_steps = SimpleNamespace(should_update=lambda: True)
     hook, history, unsup = table_hook(model), [], []
     for iteration in range(1, 4):
         if case != 'cisc pair':
@@ -239,7 +246,9 @@ def main(case: str, out: str) -> None:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        if ema:
+        if 'batch norm' in case:
+            teacher_hook.after_train_iter(SimpleNamespace(optim_wrapper=optimizer_steps), 0)
+        elif ema:
             ema.update(ema_decay(iteration - 1, 0.9))
         if case == 'cisc online':
             hook.after_train_iter(None, 0, batch)

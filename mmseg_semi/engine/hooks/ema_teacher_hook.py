@@ -1,13 +1,15 @@
 """Decides when and how strongly the teacher moves."""
 from typing import Optional, Sequence
 
-from mmengine.dist import get_rank
+from mmengine.dist import all_reduce_params, get_rank, get_world_size
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import IterBasedTrainLoop, Runner
 
 from mmseg_semi.datasets import LabeledUnlabeledSampler, ReplaySampler
 from mmseg_semi.engine.metrics import StudentIoUMetric
+from mmseg_semi.models.batch_norm import statistics_of_ranks
+from mmseg_semi.models.data_preprocessor import SemiSegDataPreProcessor
 from mmseg_semi.models.ema import EMA, ema_decay
 from mmseg_semi.models.segmentors.semi_encoder_decoder import SemiEncoderDecoder
 from mmseg_semi.registry import HOOKS
@@ -105,6 +107,9 @@ class EMATeacherHook(Hook):
         self.model = unwrap(runner)
         check_feed(runner)
         check_hooks(runner, self.model)
+        if not isinstance(self.model.data_preprocessor, SemiSegDataPreProcessor):
+            raise TypeError(f'model.data_preprocessor is a {type(self.model.data_preprocessor).__name__}, which does '
+                            "not tell labeled from unlabeled images: set its type to 'SemiSegDataPreProcessor'")
         if self.model.start_iter >= runner.max_iters:
             raise ValueError(f'model.start_iter={self.model.start_iter}, but training ends after {runner.max_iters} '
                              'iterations: the teacher would never label')
@@ -114,6 +119,7 @@ class EMATeacherHook(Hook):
                              "needs buffers='own' and teacher_bn='forward' or 'batch', or neither")
         self.model.begin_train(runner.max_iters)
         self.ema = EMA(self.model.teacher, self.model, self.buffers)
+        self.statistics = [] if get_world_size() == 1 else None
         state = f'continues after {self.updates} updates' if self.updates else 'starts as a copy of the student'
         runner.logger.info(f'The teacher {state}.')
 
@@ -123,7 +129,15 @@ class EMATeacherHook(Hook):
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Optional[dict] = None,
                          outputs: Optional[dict] = None) -> None:
-        """Moves the teacher if the optimizer moved the student (it does not while gradients accumulate)."""
+        """Moves the teacher if the optimizer moved the student (it does not while gradients accumulate).
+
+        Before that, BN statistics that each rank has taken of its own images become their mean over the ranks: else
+        every rank had another teacher, of which the checkpoint holds one.
+        """
+        if self.statistics is None:  # known from the first step on, in which the layers are as they train
+            self.statistics = statistics_of_ranks(self.model, teacher=self.model.teacher_bn != 'running')
+        if self.statistics:
+            all_reduce_params(self.statistics, op='mean')
         if not runner.optim_wrapper.should_update():
             return
         self.ema.update(ema_decay(self.updates, self.decay))

@@ -1,4 +1,5 @@
 """Gives PCR its first prototypes."""
+import bisect
 import copy
 from pathlib import Path
 from typing import Iterator, Optional, Sequence, Tuple
@@ -10,6 +11,7 @@ from mmengine.runner import Runner
 from torch import Tensor
 from torch.utils.data import ConcatDataset
 
+from mmseg_semi.datasets.file_errors import with_files
 from mmseg_semi.engine.hooks.ema_teacher_hook import unwrap
 from mmseg_semi.models.prototype_clustering import cluster, collect
 from mmseg_semi.models.segmentors.pcr import PCR
@@ -26,14 +28,32 @@ def unwrapped(dataset: dict) -> Iterator[dict]:
 
 
 def labeled_samples(cfg, rank: int = 0, world_size: int = 1) -> Iterator[dict]:
-    """This rank's share of the labeled training images, through the validation pipeline (no random augmentation)."""
+    """This rank's share of the labeled training images, through the validation pipeline (no random augmentation).
+
+    Raises:
+        ValueError: If validation has no pipeline, or a sample cannot be made; names the files.
+    """
     dataset_cfg = copy.deepcopy(cfg.train_dataloader.dataset)
     dataset_cfg = dataset_cfg.datasets[0] if 'datasets' in dataset_cfg else dataset_cfg.labeled
-    pipeline = cfg.val_dataloader.dataset.pipeline
+    pipeline = next(unwrapped(cfg.val_dataloader.dataset)).get('pipeline')
+    if pipeline is None:
+        raise ValueError('val_dataloader.dataset has no pipeline, through which prototypes see the labeled images')
     dataset = ConcatDataset([DATASETS.build(dict(one, pipeline=copy.deepcopy(pipeline))) for one in
                              unwrapped(dataset_cfg)])
     for i in range(rank, len(dataset), world_size):
-        yield dataset[i]
+        try:
+            sample = dataset[i]
+        except Exception as error:
+            told = with_files(error, _info(dataset, i))
+            if told is None:
+                raise
+            raise told from error
+        yield sample
+
+
+def _info(dataset: ConcatDataset, i: int) -> dict:
+    part = bisect.bisect_right(dataset.cumulative_sizes, i)
+    return dataset.datasets[part].get_data_info(i - dataset.cumulative_sizes[part - 1] if part else i)
 
 
 def pad_label(label: Tensor, image: Sequence[int], padded: Sequence[int], ignore_index: int = 255) -> Tensor:
@@ -145,6 +165,10 @@ class PrototypeInitHook(Hook):
         if not isinstance(model, PCR):
             raise TypeError(f'PrototypeInitHook needs model.type="PCR", found {type(model).__name__}')
         self.model = model
+        classes = runner.train_dataloader.dataset.metainfo.get('classes') or ()
+        if classes and len(classes) != model.num_classes:
+            raise ValueError(f'the labeled set has {len(classes)} classes, decode_head.num_classes is '
+                             f'{model.num_classes}')
         # A run that starts with the weights of another has iteration 0, one that goes on has not.
         self.done = bool(model.prototype_head.initialized) and not (self.file and runner.iter == 0)
         if self.done:
@@ -166,10 +190,6 @@ class PrototypeInitHook(Hook):
                              'the config has no val_dataloader; add one, or give PrototypeInitHook(file=...)')
         if 'gt_sem_seg' not in next(labeled_samples(runner.cfg))['data_samples']:
             raise ValueError('PrototypeInitHook: val_dataloader.dataset.pipeline has no LoadAnnotations')
-        classes = runner.train_dataloader.dataset.metainfo.get('classes') or ()
-        if classes and len(classes) != self.model.num_classes:
-            raise ValueError(f'the labeled set has {len(classes)} classes, decode_head.num_classes is '
-                             f'{self.model.num_classes}')
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Optional[dict] = None) -> None:
         """Clusters at the first semi-supervised iteration."""

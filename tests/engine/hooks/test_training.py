@@ -8,7 +8,7 @@ import torch
 from mmengine.runner import Runner
 
 from mmseg_semi.engine.hooks import EMATeacherHook
-from mmseg_semi.engine.hooks.prototype_init_hook import cluster_labeled_pixels, pad_label
+from mmseg_semi.engine.hooks.prototype_init_hook import cluster_labeled_pixels, labeled_samples, pad_label
 
 
 def train(cfg):
@@ -379,6 +379,39 @@ def test_pcr_without_the_hook_that_makes_its_prototypes_is_refused(make_cfg):
     cfg.experiment_name += '_'
     cfg.load_from = f"{make_cfg('first').work_dir}/iter_3.pth"  # brings prototypes
     assert train(cfg).model.prototype_head.initialized
+
+
+def test_prototypes_see_labeled_images_through_a_wrapped_validation_set(make_cfg, data_root):
+    cfg = make_cfg(start_iter=0, max_iters=1)
+    part = cfg.val_dataloader.dataset
+    cfg.val_dataloader.dataset = dict(type='ConcatDataset', datasets=[part, copy.deepcopy(part)])
+    assert train(copy.deepcopy(cfg)).model.prototype_head.initialized
+    for one in cfg.val_dataloader.dataset.datasets:
+        one.pop('pipeline')
+    with pytest.raises(ValueError, match='val_dataloader.dataset has no pipeline'):
+        list(labeled_samples(cfg))
+
+
+def test_a_broken_labeled_image_is_named_while_pixels_are_clustered(make_cfg, data_root):
+    cfg = make_cfg(start_iter=0, max_iters=1)
+    (data_root / 'img/train/4.png').write_bytes(b'')
+    with pytest.raises(ValueError, match='cannot make a sample of .*img/train/4.png and '):
+        train(cfg)
+
+
+def test_a_file_of_prototypes_does_not_hide_a_wrong_list_of_classes(make_cfg, tmp_path):
+    torch.save(dict(bank=torch.rand(4, 2, 8), class_valid=torch.ones(4, dtype=torch.bool)), tmp_path / 'p.pth')
+    cfg = make_cfg(start_iter=0, max_iters=1)
+    cfg.custom_hooks[1].file = str(tmp_path / 'p.pth')
+    cfg.train_dataloader.dataset.labeled.metainfo.classes = ('a', 'b', 'c', 'd', 'e')
+    with pytest.raises(ValueError, match='the labeled set has 5 classes, decode_head.num_classes is 4'):
+        train(cfg)
+
+
+def test_a_preprocessor_of_plain_batches_is_refused(make_cfg):
+    cfg = make_cfg(start_iter=0, max_iters=1, **{'model.data_preprocessor.type': 'SegDataPreProcessor'})
+    with pytest.raises(TypeError, match="data_preprocessor is a SegDataPreProcessor, .* 'SemiSegDataPreProcessor'"):
+        train(cfg)
 
 
 def test_hooks_refuse_a_plain_segmentor(make_cfg):
