@@ -1,18 +1,24 @@
 """Errors of samples that name their files."""
-from typing import Optional
+import contextlib
+from typing import Iterator
 
 
-def with_files(error: Exception, info: dict) -> Optional[ValueError]:
-    """The error of a sample with the names of its files: a decoder that meets a broken file does not say which.
+@contextlib.contextmanager
+def naming_files(dataset, index: int) -> Iterator[None]:
+    """Inside, an error names the files of a sample: a decoder that meets an empty or broken file does not say which.
 
     Args:
-        error (Exception): What went wrong while the sample was made.
-        info (dict): ``get_data_info`` of the sample.
+        dataset: With ``get_data_info``, as mmengine's.
+        index (int): Of the sample that is made inside.
 
-    Returns:
-        ValueError, optional: None if the error names one of the files already.
+    Raises:
+        ValueError: In place of an error that names none of the files.
     """
-    paths = [info[key] for key in ('img_path', 'seg_map_path') if info.get(key)]
-    if any(path in str(error) for path in paths):
-        return None
-    return ValueError(f'cannot make a sample of {" and ".join(paths)}: {type(error).__name__}: {error}')
+    try:
+        yield
+    except Exception as error:
+        info = dataset.get_data_info(index)
+        paths = [info[key] for key in ('img_path', 'seg_map_path') if info.get(key)]
+        if any(path in str(error) for path in paths):
+            raise
+        raise ValueError(f'cannot make a sample of {" and ".join(paths)}: {type(error).__name__}: {error}') from error

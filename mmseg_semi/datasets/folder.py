@@ -6,7 +6,7 @@ from mmseg.datasets import BaseSegDataset
 
 from mmseg_semi.registry import DATASETS
 
-from .file_errors import with_files
+from .file_errors import naming_files
 from .image_lists import (
     IMG_SUFFIXES,
     MASK_SUFFIXES,
@@ -72,13 +72,8 @@ class FolderDataset(BaseSegDataset):
         Raises:
             ValueError: If it cannot be made; names the files.
         """
-        try:
+        with naming_files(self, idx):
             return super().__getitem__(idx)
-        except Exception as error:
-            told = with_files(error, self.get_data_info(idx))
-            if told is None:
-                raise
-            raise told from error
 
     def load_data_list(self) -> List[dict]:
         """Lists the pairs, sorted by image or in the order of the list file.

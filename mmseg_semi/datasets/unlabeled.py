@@ -1,5 +1,4 @@
 """Images without masks, and their union with a labeled set."""
-import bisect
 import logging
 import os.path as osp
 from typing import List, NamedTuple, Sequence, Union
@@ -14,7 +13,7 @@ from mmseg.datasets import BaseSegDataset
 from mmseg_semi.registry import DATASETS
 
 from .exclusion import ExcludeList, Exclusion, RealPaths
-from .file_errors import with_files
+from .file_errors import naming_files
 from .image_lists import (
     IMG_SUFFIXES,
     below,
@@ -249,20 +248,11 @@ class SemiDataset(ConcatDataset):
 
     def __getitem__(self, idx: int) -> dict:
         """The sample ``idx``, labeled ones first."""
-        source = bisect.bisect_right(self.cumulative_sizes, idx)
-        try:
+        with naming_files(self, idx):
             sample = super().__getitem__(idx)
-        except Exception as error:
-            told = with_files(error, self._info(source, idx))
-            if told is None:
-                raise
-            raise told from error
-        if source == 0:
+        if idx < self.cumulative_sizes[0]:
             self._check_label(sample, idx)
         return sample
-
-    def _info(self, source: int, idx: int) -> dict:
-        return self.datasets[source].get_data_info(idx - self.cumulative_sizes[source - 1] if source else idx)
 
     def _check_label(self, sample: dict, idx: int) -> None:
         """Refuses what would be an index error without a name, on a GPU an assertion of the device.
@@ -275,7 +265,8 @@ class SemiDataset(ConcatDataset):
         label, ignored = samples.gt_sem_seg.data, getattr(self.datasets[0], 'ignore_index', 255)
         wrong = label[(label < 0) | ((label >= len(classes)) & (label != ignored))]
         if wrong.numel():
-            raise ValueError(f"mask {self._info(0, idx).get('seg_map_path')} holds labels {wrong.unique().tolist()}; "
+            path = self.get_data_info(idx).get('seg_map_path')
+            raise ValueError(f'mask {path} holds labels {wrong.unique().tolist()}; '
                              f'expected 0..{len(classes) - 1} and {ignored}, which is ignored. Put '
                              f"dict(type='CheckSegMap', num_classes={len(classes)}) behind LoadAnnotations to hear "
                              'which kind of mask it is')

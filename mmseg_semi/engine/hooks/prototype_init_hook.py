@@ -1,6 +1,6 @@
 """Gives PCR its first prototypes."""
-import bisect
 import copy
+import itertools
 from pathlib import Path
 from typing import Iterator, Optional, Sequence, Tuple
 
@@ -9,9 +9,8 @@ from mmengine.dist import broadcast, gather_object, get_dist_info
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor
-from torch.utils.data import ConcatDataset
 
-from mmseg_semi.datasets.file_errors import with_files
+from mmseg_semi.datasets.file_errors import naming_files
 from mmseg_semi.engine.hooks.ema_teacher_hook import unwrap
 from mmseg_semi.models.prototype_clustering import cluster, collect
 from mmseg_semi.models.segmentors.pcr import PCR
@@ -38,22 +37,12 @@ def labeled_samples(cfg, rank: int = 0, world_size: int = 1) -> Iterator[dict]:
     pipeline = next(unwrapped(cfg.val_dataloader.dataset)).get('pipeline')
     if pipeline is None:
         raise ValueError('val_dataloader.dataset has no pipeline, through which prototypes see the labeled images')
-    dataset = ConcatDataset([DATASETS.build(dict(one, pipeline=copy.deepcopy(pipeline))) for one in
-                             unwrapped(dataset_cfg)])
-    for i in range(rank, len(dataset), world_size):
-        try:
-            sample = dataset[i]
-        except Exception as error:
-            told = with_files(error, _info(dataset, i))
-            if told is None:
-                raise
-            raise told from error
+    parts = [DATASETS.build(dict(one, pipeline=copy.deepcopy(pipeline))) for one in unwrapped(dataset_cfg)]
+    everything = ((part, i) for part in parts for i in range(len(part)))
+    for part, i in itertools.islice(everything, rank, None, world_size):
+        with naming_files(part, i):
+            sample = part[i]
         yield sample
-
-
-def _info(dataset: ConcatDataset, i: int) -> dict:
-    part = bisect.bisect_right(dataset.cumulative_sizes, i)
-    return dataset.datasets[part].get_data_info(i - dataset.cumulative_sizes[part - 1] if part else i)
 
 
 def pad_label(label: Tensor, image: Sequence[int], padded: Sequence[int], ignore_index: int = 255) -> Tensor:
