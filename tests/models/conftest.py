@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from mmseg_semi.datasets import semi_collate
 
@@ -152,17 +154,29 @@ def assert_same_step():
     return compare
 
 
+class OneDevice(TorchDispatchMode):
+    """Refuses values of the host beside tensors of the device, as a GPU does; single numbers may meet them."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor) and x.dim()]
+        assert 'copy' in function.__name__ or len({x.device for x in tensors}) < 2, f'{function}: two devices'
+        return function(*args, **(kwargs or {}))
+
+
 @pytest.fixture
 def to_meta(monkeypatch):
-    """Function that moves a model and its preprocessed batch to the device whose tensors have no values."""
+    """Function that moves a model to the device whose tensors have no values, and preprocesses a batch there.
+
+    What waits for a value, a host-device sync, fails there, and so does what mixes devices.
+    """
     monkeypatch.setattr(torch, 'autocast', lambda *args, **kwargs: contextlib.nullcontext())  # knows no meta device
+    with contextlib.ExitStack() as modes:
 
-    def move(model, data):
-        fields = {name: value if value is None else value.to('meta') for name, value in vars(data['inputs']).items()}
-        model.to('meta')
-        return dict(inputs=type(data['inputs'])(**fields), data_samples=[s.to('meta') for s in data['data_samples']])
+        def move(model, batch):
+            modes.enter_context(OneDevice())
+            return model.to('meta').data_preprocessor(batch, True)
 
-    return move
+        yield move
 
 
 @pytest.fixture

@@ -178,6 +178,6 @@ def test_values_are_never_read(build, make_guided_batch, to_meta):
     """``.item()``, ``nonzero`` and boolean masks fail on the meta device."""
     model = build(branches=[dict(augments=[dict(type='ColorJitter'), dict(type='CutMix', prob=1.0)])])
     model.begin_iter(3, seed=1, rank=0)
-    losses = model.loss(**to_meta(model, model.data_preprocessor(make_guided_batch(pseudo=False), True)))
+    losses = model.loss(**to_meta(model, make_guided_batch(pseudo=False)))
     sum(value for key, value in losses.items() if 'loss' in key).backward()
     assert model.decode_head.conv_seg.weight.grad is not None

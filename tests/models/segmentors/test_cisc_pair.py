@@ -107,6 +107,6 @@ def test_wrong_batches_and_heads(build, make_guided_batch, make_batch, tiny_cfg)
 def test_values_are_never_read(build, make_guided_batch, to_meta):
     """``.item()``, ``nonzero`` and boolean masks fail on the meta device."""
     model = build()
-    losses = model.loss(**to_meta(model, model.data_preprocessor(make_guided_batch(n_u=0), True)))
+    losses = model.loss(**to_meta(model, make_guided_batch(n_u=0)))
     sum(value for key, value in losses.items() if 'loss' in key).backward()
     assert model.decode_head.conv_seg.weight.grad is not None

@@ -170,7 +170,7 @@ def test_wrong_batches_teachers_and_options(build, make_guided_batch, tmp_path, 
 def test_values_are_never_read(build, make_guided_batch, to_meta):
     """``.item()``, ``nonzero`` and boolean masks fail on the meta device."""
     model = build(augments=[BRIGHT, dict(type='GaussianBlur')], consistency_weight=1.0)
-    data = to_meta(model, model.data_preprocessor(make_guided_batch(), True))
+    data = to_meta(model, make_guided_batch())
     model.teacher.to('meta')
     sum(value for key, value in model.loss(**data).items() if 'loss' in key).backward()
     assert model.decode_head.conv_seg.weight.grad is not None

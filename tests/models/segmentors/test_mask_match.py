@@ -229,7 +229,7 @@ def test_the_log_tells_what_the_ensemble_drops(tiny_cfg, make_batch):
 def test_a_whole_step_never_reads_a_value(tiny_cfg, make_batch, to_meta):
     labeler = dict(type='MultiScaleLabeler', labeler=dict(type='ThresholdLabeler', threshold=0.3), flip=True)
     model = build(tiny_cfg, STRONG, masked(), labeler=labeler)
-    data = to_meta(model, model.data_preprocessor(make_batch(), True))
+    data = to_meta(model, make_batch())
     model.begin_iter(0, seed=1, rank=0)
     losses = model.loss(**data)
     sum(value for key, value in losses.items() if 'loss' in key).backward()
