@@ -32,15 +32,21 @@ def test_every_pixel_of_a_cell_is_equally_likely():
     assert counts.min() > 180 and counts.max() < 320  # 250 expected
 
 
+def test_a_cell_may_be_a_single_pixel():
+    rows, columns = stratified_pixels(3, 2, 2, torch.Generator().manual_seed(0))
+    assert rows.tolist() == [0, 0, 1, 1] and columns.tolist() == [0, 1, 0, 1]
+
+
 def test_a_crop_smaller_than_the_grid_is_refused():
     with pytest.raises(ValueError, match='32 cells.*20x40'):
         stratified_pixels(20, 40, 32, torch.Generator())
 
 
+@pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize('align_corners', [True, False])
 @pytest.mark.parametrize('feature_size,image_size', [((9, 9), (33, 33)), ((7, 10), (40, 25)), ((12, 12), (5, 6))])
-def test_reads_equal_resizing_first(align_corners, feature_size, image_size):
-    feature = torch.randn(2, 3, *feature_size)
+def test_reads_equal_resizing_first(align_corners, feature_size, image_size, memory_format):
+    feature = torch.randn(2, 3, *feature_size).to(memory_format=memory_format)
     full = F.interpolate(feature, image_size, mode='bilinear', align_corners=align_corners)
     rows, columns = (g.flatten() for g in torch.meshgrid(*(torch.arange(s) for s in image_size), indexing='ij'))
     points = PointReader(rows, columns, image_size, align_corners).read(feature)

@@ -2,7 +2,9 @@ import pickle
 
 import pytest
 import torch
+from sklearn.cluster import KMeans
 
+from mmseg_semi.models import prototype_clustering
 from mmseg_semi.models.prototype_clustering import PixelReservoir, cluster, collect, sample_pixels
 
 
@@ -21,19 +23,50 @@ def test_two_clear_clusters_are_found_and_keep_their_raw_norm():
 @pytest.mark.parametrize('samples,expected', [
     ([], None), ([[1., 2.]], [[1., 2.]] * 3), ([[1., 2.], [3., 4.]], [[1., 2.], [3., 4.], [3., 4.]]),
     ([[1., 2.], [1., 2.], [3., 4.]], [[1., 2.], [3., 4.], [3., 4.]])])
-def test_fewer_samples_than_prototypes(samples, expected):
+def test_fewer_samples_than_prototypes(samples, expected, monkeypatch):
+    logged = []
+    monkeypatch.setattr(prototype_clustering, 'print_log', lambda text, *_, **__: logged.append(text))
     reservoir = PixelReservoir(1, 10, torch.Generator())
     reservoir.add(0, torch.tensor(samples).reshape(-1, 2))
     bank, valid = cluster(reservoir, 3, 2, seed=0)
+    assert len(logged) == bool(samples) and all('class 0 has' in text for text in logged)
     assert valid.item() == bool(samples)
     assert bank[0].tolist() == (expected or [[0., 0.]] * 3)
 
 
-def test_same_direction_and_different_norms_give_no_empty_row():
+@pytest.mark.parametrize('directions', [[[1., 0.]], [[1., 0.], [0., 1.]]])
+def test_fewer_directions_than_prototypes_leave_no_empty_row(directions):
     reservoir = PixelReservoir(1, 10, torch.Generator())
-    reservoir.add(0, torch.tensor([[1., 1.], [2., 2.], [3., 3.], [4., 4.]]))
-    bank, _ = cluster(reservoir, 2, 2, seed=0)
-    assert (bank.abs().sum(dim=2) > 0).all()
+    reservoir.add(0, (torch.tensor(directions)[:, None] * torch.tensor([1., 2., 3., 4., 5.])[:, None]).flatten(0, 1))
+    bank, _ = cluster(reservoir, 4, 2, seed=0)
+    means = [[3 * x for x in direction] for direction in directions]
+    assert all(row in means for row in bank[0].tolist()) and all(mean in bank[0].tolist() for mean in means)
+
+
+def test_clusters_are_of_directions_by_the_best_of_ten_starts():
+    features = torch.randn(300, 3, generator=torch.Generator().manual_seed(3)) * torch.logspace(-6, 2, 300)[:, None]
+    reservoir = PixelReservoir(1, 300, torch.Generator())
+    reservoir.add(0, features)
+    bank, valid = cluster(reservoir, 8, 3, seed=5)
+    assert valid.dtype == torch.bool
+    unit = (features.double() / features.double().norm(dim=1, keepdim=True)).float()
+    assigned = KMeans(8, n_init=10, max_iter=100, random_state=5).fit(unit.numpy()).labels_
+    torch.testing.assert_close(bank[0], torch.stack([features[torch.from_numpy(assigned == k)].mean(0)
+                                                     for k in range(8)]))
+
+
+def test_all_draws_are_the_generators():
+    label_map = torch.zeros(20, 20, dtype=torch.long)
+
+    def run():
+        generator = torch.Generator().manual_seed(0)
+        first, second = (collect([(None, label_map)] * 3, lambda _: torch.arange(400.).reshape(1, 1, 20, 20), 1, True,
+                                 generator, per_image=50, capacity=100) for _ in range(2))
+        first.merge(second)
+        return torch.stack(first.features[0])
+
+    state = torch.get_rng_state()
+    assert torch.equal(run(), run()) and torch.equal(torch.get_rng_state(), state)
 
 
 def test_reservoir_is_a_uniform_sample():
@@ -57,7 +90,7 @@ def test_merged_reservoirs_keep_shares_of_what_each_saw():
 
 
 def test_pixels_of_a_class_lie_on_the_class_and_ignored_ones_are_skipped():
-    label_map = torch.tensor([[0, 1, 255], [1, 1, 2]])
+    label_map = torch.tensor([[0, 1, 255], [1, 1, 2], [3, 3, 3]])
     got = {c: set(zip(r.tolist(), k.tolist(), strict=True))
            for c, r, k in sample_pixels(label_map, 3, 2, torch.Generator().manual_seed(0))}
     assert set(got) == {0, 1, 2} and got[0] == {(0, 0)} and got[2] == {(1, 2)}

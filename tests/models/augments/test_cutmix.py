@@ -88,6 +88,7 @@ def test_area_ratio_law():
     boxes = torch.tensor([cutmix_box(321, 321, generator, 'area_ratio') for _ in range(20000)]).double()
     top, left, h, w = boxes.unbind(1)
     assert (top >= 0).all() and (left >= 0).all() and (top + h <= 321).all() and (left + w <= 321).all()
+    assert top.min() == left.min() == 0 and (top + h).max() == (left + w).max() == 321
     area = (h + 0.5) * (w + 0.5) / 321**2
     assert area.min() > 0.018 and area.max() < 0.405
     # Measured on the original: mean 0.21 of the image (uniform area, not redrawn), median h/w about 1.5.

@@ -26,6 +26,8 @@ def test_scores_and_assignment_of_the_specification():
     torch.testing.assert_close(z, expected)
     own = nearest.gather(1, LABEL.clamp(max=1)[:, None]).squeeze(1)
     assert own[KEEP].tolist() == [0, 1, 0, 0, 0, 1, 0]  # the last is a tie: the first row wins
+    small, _ = prototype_scores(PIXELS / 1000, BANK / 1000, torch.tensor([True, True]), 0.1)
+    torch.testing.assert_close(small, expected)
 
 
 def test_losses_of_the_specification():
@@ -98,17 +100,19 @@ def test_update_equals_a_loop_over_pixels():
     assert torch.equal(got[-1], bank[-1])
 
 
-def test_a_class_without_prototypes_takes_no_part_and_is_born_from_its_first_pixels():
-    head = PrototypeHead(num_classes=2, channels=2, num_prototypes=2)
-    head.set_bank(BANK, torch.tensor([True, False]))
+@pytest.mark.parametrize('pixels', [4, 1])
+def test_a_class_without_prototypes_takes_no_part_and_is_born_from_its_first_pixels(pixels):
+    head = PrototypeHead(num_classes=3, channels=2, num_prototypes=2)
+    head.set_bank(torch.cat([BANK, torch.zeros(1, 2, 2)]), torch.tensor([True, False, False]))
     scores, nearest = head(PIXELS)
-    assert torch.equal(scores[:, 1], torch.full((9, ), -10.))
+    assert torch.equal(scores[:, 1:], torch.full((9, 2), -10.))
     only_second = KEEP & (LABEL == 1)
+    only_second[only_second.nonzero()[pixels:]] = False
     assert head.loss(scores, LABEL, only_second).item() == 0
     head.update(PIXELS, LABEL, nearest, only_second)
     mean = PIXELS[only_second].mean(0)
     torch.testing.assert_close(head.bank[1], torch.stack([mean, mean]))
-    assert head.class_valid.tolist() == [True, True]
+    assert head.class_valid.tolist() == [True, True, False]
     torch.testing.assert_close(head.bank[0], BANK[0])
 
 
@@ -129,14 +133,14 @@ def test_nothing_kept_or_not_initialized_is_exactly_zero_with_a_graph(keep):
 
 def test_zero_and_non_finite_features():
     head = make_head()
-    features = torch.tensor([[0., 0.], [float('nan'), 1.], [float('inf'), 0.], [4., 0.]])
-    label = torch.zeros(4, dtype=torch.long)
+    features = torch.tensor([[0., 0.], [float('nan'), 1.], [float('inf'), 0.], [4., 0.], [2., 0.]])
+    label = torch.zeros(5, dtype=torch.long)
     scores, nearest = head(features)
     assert scores[0].tolist() == [0., 0.]
-    log = head.update(features, label, nearest, torch.ones(4, dtype=torch.bool))
+    log = head.update(features, label, nearest, torch.ones(5, dtype=torch.bool))
     assert log['monitor.not_finite'].item() == 2
     assert torch.isfinite(head.bank).all()
-    torch.testing.assert_close(head.bank[0, 0], 0.99 * BANK[0, 0] + 0.01 * torch.tensor([2., 0.]))  # mean of 0 and 4
+    torch.testing.assert_close(head.bank[0, 0], 0.99 * BANK[0, 0] + 0.01 * torch.tensor([2., 0.]))  # mean of 0, 4, 2
 
 
 def test_float32_under_autocast():
@@ -155,10 +159,17 @@ def test_bad_settings_are_named(name, value):
         PrototypeHead(num_classes=2, channels=2, **{name: value})
 
 
+@pytest.mark.parametrize('name,value', [('num_prototypes', 1), ('momentum', 0.), ('grid_size', 1), ('loss_weight', 0.)])
+def test_limits_of_settings_are_legal(name, value):
+    assert getattr(PrototypeHead(num_classes=2, channels=2, **{name: value}), name) == value
+
+
 def test_bad_banks_are_refused_with_both_shapes():
     head = PrototypeHead(num_classes=2, channels=2, num_prototypes=2)
     with pytest.raises(ValueError, match=r'\(2, 2, 2\).*\(3, 2, 2\)'):
         head.set_bank(torch.zeros(3, 2, 2), torch.ones(3, dtype=torch.bool))
+    with pytest.raises(ValueError, match='2 flags.*(1,)'):
+        head.set_bank(torch.zeros(2, 2, 2), torch.ones(1, dtype=torch.bool))
     with pytest.raises(ValueError, match='1 values that are not finite'):
         head.set_bank(torch.tensor([[[1., 2.], [3., float('nan')]], [[0., 0.], [0., 0.]]]),
                       torch.ones(2, dtype=torch.bool))
