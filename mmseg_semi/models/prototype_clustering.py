@@ -1,9 +1,9 @@
 """First prototypes: pixels of the labeled images, clustered within each class (PCR spec section 3)."""
 import logging
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from typing import Callable, Dict, Iterable, Tuple
 
-import numpy as np
 import torch
 from mmengine.logging import print_log
 from torch import Tensor
@@ -135,32 +135,43 @@ def cluster(reservoir: PixelReservoir, num_prototypes: int, channels: int, seed:
         tuple[Tensor, Tensor]: Bank [C, K, D] float32 and ``class_valid`` [C] bool.
     """
     # Here, for its half second of import would be paid by every tool and every worker of every training.
-    from sklearn.cluster import KMeans
+    from joblib import cpu_count
     from sklearn.exceptions import ConvergenceWarning
-    num_classes = len(reservoir.features)
-    bank = torch.zeros(num_classes, num_prototypes, channels)
-    valid = torch.zeros(num_classes, dtype=torch.bool)
-    for label, features in reservoir.features.items():
-        if not features:
-            continue
-        valid[label] = True
-        raw = torch.stack(features)
-        distinct = torch.unique(raw, dim=0)
-        if len(distinct) <= num_prototypes:
-            if len(distinct) < num_prototypes:
-                print_log(f'Prototypes: class {label} has {len(distinct)} distinct labeled pixels for '
-                          f'{num_prototypes} prototypes; the last one fills up.', 'current', level=logging.WARNING)
-            bank[label] = torch.cat([distinct, distinct[-1:].expand(num_prototypes - len(distinct), -1)])
-            continue
-        unit = torch.nn.functional.normalize(raw, dim=1, eps=1e-12).numpy().astype(np.float32)
-        with warnings.catch_warnings():
-            # Features of different norm may share one direction, so that fewer than K directions exist.
-            warnings.simplefilter('ignore', ConvergenceWarning)
-            assigned = KMeans(num_prototypes, n_init=10, max_iter=100, random_state=seed).fit(unit).labels_
-        assigned = torch.from_numpy(assigned).long()
-        counts = torch.bincount(assigned, minlength=num_prototypes)
-        sums = torch.zeros(num_prototypes, channels).index_add_(0, assigned, raw)
-        means = sums / counts.clamp(min=1)[:, None]
-        filled = int((counts > 0).nonzero()[-1])
-        bank[label] = torch.where((counts > 0)[:, None], means, means[filled])
+    from threadpoolctl import threadpool_limits
+    classes = [label for label, features in reservoir.features.items() if features]
+    bank = torch.zeros(len(reservoir.features), num_prototypes, channels)
+    valid = torch.zeros(len(reservoir.features), dtype=torch.bool)
+    valid[classes] = True
+
+    def first_prototypes(label: int) -> Tensor:
+        return _cluster_class(torch.stack(reservoir.features[label]), label, num_prototypes, seed)
+
+    # All cores, whatever OMP_NUM_THREADS says (1 below torchrun): the other ranks wait. KMeans sets BLAS to one thread
+    # and back, which is not for threads to do side by side, so BLAS has one already.
+    with threadpool_limits(1, 'blas'), warnings.catch_warnings(), ThreadPoolExecutor(cpu_count()) as pool:
+        # Features of different norm may share one direction, so that fewer than K directions exist.
+        warnings.simplefilter('ignore', ConvergenceWarning)
+        for label, prototypes in zip(classes, pool.map(first_prototypes, classes), strict=True):
+            bank[label] = prototypes
     return bank, valid
+
+
+def _cluster_class(raw: Tensor, label: int, num_prototypes: int, seed: int) -> Tensor:
+    """Prototypes [K, D] of one class from its features [n, D]."""
+    from sklearn.cluster import KMeans
+    from threadpoolctl import threadpool_limits
+    distinct = torch.unique(raw, dim=0)
+    if len(distinct) <= num_prototypes:
+        if len(distinct) < num_prototypes:
+            print_log(f'Prototypes: class {label} has {len(distinct)} distinct labeled pixels for {num_prototypes} '
+                      'prototypes; the last one fills up.', 'current', level=logging.WARNING)
+        return torch.cat([distinct, distinct[-1:].expand(num_prototypes - len(distinct), -1)])
+    unit = torch.nn.functional.normalize(raw, dim=1, eps=1e-12).numpy()
+    with threadpool_limits(1, 'openmp'):  # threads that share a class add its pixels in any order: nothing repeats
+        assigned = KMeans(num_prototypes, n_init=10, max_iter=100, random_state=seed).fit(unit).labels_
+    assigned = torch.from_numpy(assigned).long()
+    counts = torch.bincount(assigned, minlength=num_prototypes)
+    sums = torch.zeros(num_prototypes, raw.shape[1]).index_add_(0, assigned, raw)
+    means = sums / counts.clamp(min=1)[:, None]
+    filled = int((counts > 0).nonzero()[-1])
+    return torch.where((counts > 0)[:, None], means, means[filled])

@@ -1,8 +1,11 @@
 import pickle
+import threading
 
 import pytest
 import torch
+from joblib import cpu_count
 from sklearn.cluster import KMeans
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from mmseg_semi.models import prototype_clustering
 from mmseg_semi.models.prototype_clustering import PixelReservoir, cluster, collect, sample_pixels
@@ -50,7 +53,8 @@ def test_clusters_are_of_directions_by_the_best_of_ten_starts():
     bank, valid = cluster(reservoir, 8, 3, seed=5)
     assert valid.dtype == torch.bool
     unit = (features.double() / features.double().norm(dim=1, keepdim=True)).float()
-    assigned = KMeans(8, n_init=10, max_iter=100, random_state=5).fit(unit.numpy()).labels_
+    with threadpool_limits(1):
+        assigned = KMeans(8, n_init=10, max_iter=100, random_state=5).fit(unit.numpy()).labels_
     torch.testing.assert_close(bank[0], torch.stack([features[torch.from_numpy(assigned == k)].mean(0)
                                                      for k in range(8)]))
 
@@ -123,3 +127,22 @@ def test_a_reservoir_travels_between_ranks_without_baggage():
     assert arrived.features[1] == [] and arrived.seen == [64, 0]
     reservoir.merge(arrived)
     assert len(reservoir.features[0]) == 128
+
+
+def test_classes_are_clustered_side_by_side_each_on_one_thread(monkeypatch):
+    """torchrun leaves one thread to a rank; threads that share a class would add its pixels in any order."""
+    together, fit, threads = threading.Barrier(min(cpu_count(), 2)), KMeans.fit, set()
+
+    def spy(self, *args):
+        together.wait(timeout=60)
+        threads.update(pool['num_threads'] for pool in threadpool_info() if pool['user_api'] == 'openmp')
+        return fit(self, *args)
+
+    monkeypatch.setattr(KMeans, 'fit', spy)
+    reservoir = PixelReservoir(2, 10, torch.Generator())
+    for label in (0, 1):
+        reservoir.add(label, (label + 1) * torch.eye(5))
+    before = threadpool_info()
+    bank, _ = cluster(reservoir, 2, 5, seed=0)
+    assert threads == {1} and threadpool_info() == before
+    assert torch.equal(bank[1], 2 * bank[0])
