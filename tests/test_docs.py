@@ -87,7 +87,7 @@ def test_own_data_as_the_tutorial_tells(tmp_path):
     settings = blocks(page, 'python')[0]
     assert settings in (tmp_path / 'configs/own_data/data.py').read_text()  # the page shows the file
     classes = (camvid_cut if CAMVID.is_dir() else generated_data)(tmp_path / 'data/mine')
-    env = dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='-1',
+    env = dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1',
                PATH=f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}')
 
     printed = {}
@@ -122,7 +122,7 @@ def test_a_partition_of_own_data_as_its_page_tells(tmp_path):
             label = rng.integers(2, size=(8, 8), dtype=np.uint8)
             cv2.imwrite(str(tmp_path / 'data/mine' / folder / f'images/{i}.jpg'), label * 90)
             cv2.imwrite(str(tmp_path / 'data/mine' / folder / f'masks/{i}.png'), label)
-    env = dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='-1',
+    env = dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1',
                PATH=f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}')
     build = 'python -c "' + '; '.join((
         'from mmengine.config import Config', 'from mmengine.registry import init_default_scope',

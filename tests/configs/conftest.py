@@ -99,7 +99,7 @@ def train_two_steps(tmp_path, data_roots):
     """
 
     def train(leaf, options):
-        env = {**os.environ, 'CUDA_VISIBLE_DEVICES': '-1', 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT),
+        env = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT),
                **{key: str(path) for key, path in data_roots.items()}}
         env.pop('LOCAL_RANK', None)
         command = [sys.executable, ROOT / 'tools/train.py', ROOT / 'configs' / leaf, '--work-dir', tmp_path,

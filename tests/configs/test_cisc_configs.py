@@ -212,7 +212,7 @@ def test_single_runs_read_the_published_layout(name, tmp_path):
 
 
 def call(folder, *command):
-    env = {**os.environ, 'CUDA_VISIBLE_DEVICES': '-1', 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)}
+    env = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)}
     done = subprocess.run([sys.executable, '-W', 'ignore', *map(str, command)], cwd=folder, env=env, text=True,
                           timeout=500, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     assert done.returncode == 0, done.stdout[-4000:]

@@ -127,7 +127,7 @@ def test_from_the_public_file_to_a_tested_checkpoint(tmp_path):
     leaf = CONFIGS / 'fixmatch_ema' / NAME.format('small', 92)
     (tmp_path / 'child.py').write_text(CHILD.format(leaf=leaf))
     torch.save(public_weights(), tmp_path / 'public.pth')
-    env = dict(os.environ, PYTHONPATH=str(CONFIGS.parent), CUDA_VISIBLE_DEVICES='-1', OMP_NUM_THREADS='1')
+    env = dict(os.environ, PYTHONPATH=str(CONFIGS.parent), OMP_NUM_THREADS='1')
 
     def run(tool, *words):
         command = [sys.executable, '-W', 'ignore', str(CONFIGS.parent / 'tools' / tool), *words]

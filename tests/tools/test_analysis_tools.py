@@ -15,7 +15,7 @@ CAMVID = Path(os.environ.get('CAMVID_ROOT', ROOT / '../shared/data/camvid'))
 
 def run(tool, *args, fails=False):
     """Runs a tool on the CPU; returns its last line, parsed, or what it printed if it should fail."""
-    env = {**os.environ, 'CUDA_VISIBLE_DEVICES': '-1', 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)}
+    env = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)}
     result = subprocess.run([sys.executable, '-W', 'ignore', str(TOOLS / tool), *map(str, args)], cwd=ROOT, env=env,
                             text=True, timeout=600, capture_output=True)
     assert (result.returncode != 0) == fails, result.stdout[-2000:] + result.stderr[-4000:]

@@ -1,5 +1,6 @@
 """The command line tools as a user calls them: in their own processes, on the CPU."""
 import ast
+import importlib.util
 import json
 import os
 import re
@@ -67,13 +68,28 @@ def project(tmp_path_factory):
 
 def run(command, cwd, env=None, fails=False):
     """Runs a tool from another directory; returns what it printed."""
-    environment = {**os.environ, 'CUDA_VISIBLE_DEVICES': '-1', 'OMP_NUM_THREADS': '1', 'PYTHON': sys.executable,
+    environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHON': sys.executable,
                    'PYTHONPATH': str(TOOLS.parent), **(env or {})}
     environment.pop('LOCAL_RANK', None)
     result = subprocess.run([str(part) for part in command], cwd=cwd, env=environment, text=True, timeout=300,
                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     assert (result.returncode != 0) == fails, result.stdout[-4000:]
     return result.stdout
+
+
+@pytest.mark.parametrize('tool', ['train', 'test', 'self_train'])
+def test_the_rank_that_mpirun_tells_reaches_ddp(tool, monkeypatch):
+    spec = importlib.util.spec_from_file_location(tool, TOOLS / f'{tool}.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(sys, 'argv', [tool, 'config.py', 'model.pth'][:3 if tool == 'test' else 2])
+    for variables, expected in ((dict(OMPI_COMM_WORLD_LOCAL_RANK='3'), '3'), (dict(LOCAL_RANK='2'), '2'), ({}, '0')):
+        for name in ('OMPI_COMM_WORLD_LOCAL_RANK', 'LOCAL_RANK'):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        module.parse_args()
+        assert os.environ['LOCAL_RANK'] == expected
 
 
 def scores(work_dir):

@@ -70,7 +70,7 @@ GLOO = ['env_cfg.dist_cfg.backend=gloo', 'model_wrapper_cfg.type=MMDistributedDa
 
 
 def run(cwd, *command, program=(sys.executable, '-W', 'ignore'), **variables):
-    env = {**os.environ, 'CUDA_VISIBLE_DEVICES': '-1', 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT), **variables}
+    env = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT), **variables}
     env.pop('LOCAL_RANK', None)
     done = subprocess.run([*program, *map(str, command)], cwd=cwd, env=env, text=True,
                           timeout=400, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)

@@ -1,5 +1,6 @@
 """One record per image: ranks share the images, and no record is made twice however often the work is stopped."""
 import json
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Callable, Dict, Generator, List, Sequence
@@ -47,8 +48,9 @@ def _to_text(records: Dict[str, dict]) -> str:
 
 def _known(folder: Path, stem: str, keys: Sequence[str], usable: Callable[[dict], bool]) -> Dict[str, dict]:
     wanted, parts = set(keys), [folder / f'{stem}.jsonl', *sorted(folder.glob(f'{stem}.rank*.jsonl'))]
-    return {record['id']: record for part in parts for record in read_records(part)
-            if record['id'] in wanted and usable(record)}
+    found = [record for part in parts for record in read_records(part) if record['id'] in wanted]
+    with ThreadPoolExecutor() as threads:  # the other ranks wait, and this one mostly for a network disk
+        return {record['id']: record for record, good in zip(found, threads.map(usable, found), strict=True) if good}
 
 
 def _whole_blocks(todo: Sequence[int], block: int, count: int) -> List[int]:
@@ -69,7 +71,7 @@ def share_records(folder: Path, stem: str, keys: Sequence[str], usable: Callable
         folder (Path): Exists on all ranks, a shared file system.
         stem (str): Name of the file without suffix.
         keys (Sequence[str]): Id of each image.
-        usable (Callable): Whether a record that is found still holds (rank 0 only).
+        usable (Callable): Whether a record that is found still holds (rank 0 only, by several threads).
         make (Callable): Generator function: indices of images -> their records without ``id``, plain data, in this
             order. What it yields is on disk before the next; it is closed whatever happens.
         block (int): Images that belong together: 0 to ``block - 1`` and so on. One rank makes all of them or none, also

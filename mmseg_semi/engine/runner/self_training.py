@@ -17,6 +17,7 @@ from mmengine.dist import barrier, broadcast_object_list, get_rank, init_dist, i
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
+from mmengine.utils.dl_utils import set_multi_processing
 
 from mmseg_semi.engine.runner.image_sets import MASKS_SHA, MissingImages, by_images
 from mmseg_semi.engine.runner.preflight import check_stage
@@ -71,7 +72,7 @@ class SelfTrainingRunner:
         self.stages = [self._with_config(stage, content) for stage in stages]
         self.plan_cfg = self._training_config(content, stages)
         self.launcher = cfg.get('launcher', 'none')
-        self.env_cfg = cfg.get('env_cfg', dict(dist_cfg=dict(backend='gloo')))
+        self.env_cfg = cfg.get('env_cfg', {})
         self.work_dir = Path(cfg.work_dir).resolve()
         self.here = Path(cfg.filename).resolve().parent if cfg.filename else Path.cwd()
         self.kept = False
@@ -138,7 +139,10 @@ class SelfTrainingRunner:
 
     def train(self) -> None:
         """Runs the plan."""
-        if self.launcher != 'none' and not is_distributed():
+        distributed = self.launcher != 'none'
+        # As a Runner does first; otherwise init_dist lets loaders spawn their workers.
+        set_multi_processing(**self.env_cfg.get('mp_cfg', {}), distributed=distributed)
+        if distributed and not is_distributed():
             init_dist(self.launcher, **self.env_cfg.get('dist_cfg', {}))
         init_default_scope(self.cfg.get('default_scope', 'mmseg'))
         self.work_dir.mkdir(parents=True, exist_ok=True)

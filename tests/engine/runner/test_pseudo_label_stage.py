@@ -261,7 +261,7 @@ def test_large_sums_are_made_on_the_cpu(network, monkeypatch):
     assert torch.equal(predict_probability(network, image, scales, True), expected)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU and CUDA_VISIBLE_DEVICES=0')
 def test_sums_on_the_cpu_equal_those_on_the_gpu(network, monkeypatch):
     image = torch.randn(1, 3, 25, 41, generator=torch.Generator().manual_seed(0)).cuda()
     on_gpu = predict_probability(network.cuda(), image, (0.5, 2.0), True)

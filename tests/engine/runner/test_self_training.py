@@ -137,6 +137,26 @@ def test_a_training_leaves_the_memory_before_the_next_stage(make_plan, monkeypat
     assert alive == [[], [False]]
 
 
+def test_loaders_of_a_distributed_plan_fork_their_workers(make_plan, monkeypatch):
+    class Joined(Exception):
+        pass
+
+    def join(launcher, **options):
+        raise Joined(launcher, options, multiprocessing.get_start_method(allow_none=True))
+
+    monkeypatch.setattr('mmseg_semi.engine.runner.self_training.init_dist', join)
+    for name in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS'):  # set where they are not
+        monkeypatch.setenv(name, '1')
+    before = multiprocessing.get_start_method(allow_none=True)
+    multiprocessing.set_start_method(None, force=True)
+    try:
+        with pytest.raises(Joined) as joined:
+            train(Config(dict(make_plan(), launcher='pytorch')))
+    finally:
+        multiprocessing.set_start_method(before, force=True)
+    assert joined.value.args == ('pytorch', {}, 'fork')
+
+
 def test_scalars_of_a_training_lie_in_its_own_folder(make_plan):
     """Also if the configs name their visualizer, as configs/_base_/default_runtime.py does."""
     plan = make_plan(steps=2)
