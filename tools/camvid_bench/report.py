@@ -40,30 +40,31 @@ def make_table(rows: Sequence[dict]) -> str:
     """The Markdown tables of all rows, one per profile.
 
     Gains are differences of the last validation, the teacher's where there is one, to the supervised row of the same
-    labels and seed; the share of the gap relates them to what all 367 labels gain over the same row.
+    labels and seed; the share of the gap relates their mean to what all 367 labels gain over the same rows, by the
+    seeds that there are.
     """
     parts = []
     for profile in dict.fromkeys(row['profile'] for row in rows):
         of_profile = [row for row in rows if row['profile'] == profile]
         supervised = {(row['split'], row['seed']): _last(row) for row in of_profile if row['method'] == 'supervised'}
+        ceiling = [last for (split, _), last in supervised.items() if split == 'all']
         steps = ', '.join(f'{n:,}' for n in sorted({row['steps'] for row in of_profile}))
         parts.append(f'### {profile} ({steps} steps)\n\n'
                      '| method | labels | seeds | last mIoU | best mIoU | gain over supervised | share of the gap |\n'
                      '|---|---:|---|---:|---:|---:|---:|')
         for method, split in dict.fromkeys((row['method'], row['split']) for row in of_profile):
             same = [row for row in of_profile if (row['method'], row['split']) == (method, split)]
-            gains, shares = [], []
-            for row in same if method != 'supervised' else []:
-                base, ceiling = (supervised.get((name, row['seed'])) for name in (split, 'all'))
-                if base is not None:
-                    gains.append(_last(row) - base)
-                    if ceiling is not None and ceiling > base:
-                        shares.append(100 * gains[-1] / (ceiling - base))
+            pairs = [(_last(row), supervised[split, row['seed']]) for row in same
+                     if method != 'supervised' and (split, row['seed']) in supervised]
+            gains, share = [last - base for last, base in pairs], '–'
+            if pairs and ceiling:
+                gap = statistics.mean(ceiling) - statistics.mean(base for _, base in pairs)
+                share = f'{100 * statistics.mean(gains) / gap:.0f} %' if gap > 0 else share
             name = 'supervised, all labels' if split == 'all' and method == 'supervised' else method
             parts.append(f'| {name} | {same[0]["labels"]} | {", ".join(str(row["seed"]) for row in same)} '
                          f'| {_of(same, "last")} | {_of(same, "best")} '
                          f'| {_mean(gains, "+") if gains else "–"} '
-                         f'| {f"{statistics.mean(shares):.0f} %" if shares else "–"} |')
+                         f'| {share} |')
         parts[-1] += '\n'
     return '\n'.join(parts)
 
