@@ -146,9 +146,10 @@ def cluster(reservoir: PixelReservoir, num_prototypes: int, channels: int, seed:
     def first_prototypes(label: int) -> Tensor:
         return _cluster_class(torch.stack(reservoir.features[label]), label, num_prototypes, seed)
 
-    # All cores, whatever OMP_NUM_THREADS says (1 below torchrun): the other ranks wait. KMeans sets BLAS to one thread
-    # and back, which is not for threads to do side by side, so BLAS has one already.
-    with threadpool_limits(1, 'blas'), warnings.catch_warnings(), ThreadPoolExecutor(cpu_count()) as pool:
+    # Whatever OMP_NUM_THREADS says (1 below torchrun): the other ranks wait. A class takes up to 200 MB. KMeans sets
+    # BLAS to one thread and back, which is not for threads to do side by side, so BLAS has one already.
+    threads = min(cpu_count(), 16)
+    with threadpool_limits(1, 'blas'), warnings.catch_warnings(), ThreadPoolExecutor(threads) as pool:
         # Features of different norm may share one direction, so that fewer than K directions exist.
         warnings.simplefilter('ignore', ConvergenceWarning)
         for label, prototypes in zip(classes, pool.map(first_prototypes, classes), strict=True):
