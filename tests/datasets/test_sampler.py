@@ -171,6 +171,13 @@ def test_empty_source(sizes):
         LabeledUnlabeledSampler(union(*sizes), (1, 1))
 
 
+def test_sources_as_small_as_a_step_and_read_late():
+    for infinite in (True, False):
+        dataset = ConcatDataset([Numbers(0, 1), Numbers(1, 1)], lazy_init=True)
+        sampler = LabeledUnlabeledSampler(dataset, (1, 1), seed=0, infinite=infinite)
+        assert list(itertools.islice(sampler, 2)) == [0, 1]
+
+
 def test_wrong_datasets():
     with pytest.raises(TypeError, match='Numbers'):
         LabeledUnlabeledSampler(Numbers(0, 4), (1, 1))

@@ -38,9 +38,25 @@ def test_padding_value_and_label_are_options(make_batch):
     assert (out['data_samples'][0].gt_sem_seg.data[..., 29:] == 0).all()
 
 
-def test_a_plain_batch_equals_mmsegs_own_preprocessor(make_batch):
-    plain = MODELS.build(dict(CFG, type='SegDataPreProcessor', bgr_to_rgb=True, seg_pad_val=255))
-    ours = MODELS.build(CFG)
+@pytest.mark.parametrize('divisor, shape', [(None, (33, 33)), (8, (40, 40))])
+def test_without_a_size_images_are_padded_to_the_largest_and_a_divisor(make_batch, divisor, shape):
+    preprocessor = MODELS.build(dict(CFG, size=None, size_divisor=divisor))
+    data = preprocessor(make_batch(sizes=((33, 29), (20, 33))), True)['inputs']
+    assert data.weak.shape[2:] == data.labeled.shape[2:] == data.valid.shape[1:] == shape
+    assert data.valid[0, :33, :29].all() and data.valid[0].sum() == 33 * 29
+
+
+def test_test_images_are_padded_as_test_cfg_says(make_batch):
+    preprocessor = MODELS.build(dict(CFG, test_cfg=dict(size_divisor=16)))
+    one = {key: values[:1] for key, values in make_batch()['labeled'].items()}
+    assert preprocessor(one, False)['inputs'].shape == (1, 3, 48, 48)
+
+
+@pytest.mark.parametrize('options', [
+    {}, dict(pad_val=2., seg_pad_val=0), dict(size=None, size_divisor=8), dict(std=[1., 1., 1.], bgr_to_rgb=False)])
+def test_a_plain_batch_equals_mmsegs_own_preprocessor(make_batch, options):
+    plain = MODELS.build({**CFG, 'type': 'SegDataPreProcessor', 'bgr_to_rgb': True, 'seg_pad_val': 255, **options})
+    ours = MODELS.build({**CFG, **options})
     mine, theirs = ours(make_batch()['labeled'], True), plain(make_batch()['labeled'], True)
     assert torch.equal(mine['inputs'], theirs['inputs'])
     assert torch.equal(mine['data_samples'][1].gt_sem_seg.data, theirs['data_samples'][1].gt_sem_seg.data)
