@@ -138,3 +138,11 @@ def test_nothing_to_do_is_free():
 def test_settings(build, text):
     with pytest.raises(ValueError, match=text):
         build()
+
+
+@pytest.mark.parametrize('name, published', [
+    ('ColorJitter', dict(brightness=0.5, contrast=0.5, saturation=0.5, hue=0.25, prob=0.8)),
+    ('RandomGrayscale', dict(prob=0.2)), ('GaussianBlur', dict(sigma=(0.1, 2.0), prob=0.5))])
+def test_defaults_are_the_published_values(name, published):
+    plain, written = (BATCH_AUGMENTS.build(dict(type=name, **options)) for options in ({}, published))
+    assert vars(plain) == vars(written)
